@@ -1,0 +1,1 @@
+../python/hpresil/recipes/llama/train.py

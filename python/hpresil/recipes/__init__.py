@@ -1,0 +1,1 @@
+"""Complete training programs written with hpresil; one folder a model, the same file names in each."""
