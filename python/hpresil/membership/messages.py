@@ -95,8 +95,8 @@ class SlotFailed(Message, frozen=True, kw_only=True):
     """User code raised before the commit, in ``slot`` (-1: outside of any slot).
 
     ``retry``: the worker means to run the slot once more in place; otherwise it leaves.
-    ``kind``: "exception", "memory", "device" or "nonfinite"; the last three are never retried in
-    place, and "nonfinite" stops the job at once.
+    ``kind``: "exception", "memory", "device", "nonfinite" or "usage"; only the first is retried in
+    place, and the last two stop the job at once.
     """
 
     step: int
@@ -167,6 +167,16 @@ class GroupBuilt(Message, frozen=True, kw_only=True):
     generation: int
 
 
+class GroupLost(Message, frozen=True, kw_only=True):
+    """A collective of ``generation`` failed on this worker though no newer view is known to it.
+
+    If nobody turns out to be lost, the coordinator installs a new view with the same members.
+    """
+
+    generation: int
+    error: str
+
+
 class Saved(Message, frozen=True, kw_only=True):
     """The state of ``version`` is durable in ``path``; ``error`` is empty on success."""
 
@@ -206,6 +216,7 @@ FromWorker = Union[
     Restored,
     RestoreFailed,
     GroupBuilt,
+    GroupLost,
     Saved,
     StoreSet,
     StoreGet,
