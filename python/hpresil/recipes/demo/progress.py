@@ -87,7 +87,7 @@ class Progress:
         return f"generation {view.generation}: {what}"
 
     def _committed(self, step: StepCommitted) -> str:
-        recovered = self._times and step.generation != self._of_last_step
+        recovered = self.step >= 0 and step.generation != self._of_last_step
         self.step, self.loss, self._of_last_step = step.step, step.loss, step.generation
         self._times.append(step.time)
         return f"step {step.step} committed by {step.world_size} workers" if recovered else ""
