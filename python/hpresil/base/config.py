@@ -193,9 +193,9 @@ _WORDS = {
 
 
 def _parsed(field: dataclasses.Field[Any], text: str, source: str) -> object:
-    default: Value = field.default
+    kind: Any = type(field.default)
     try:
-        return _WORDS[text.strip().lower()] if isinstance(default, bool) else type(default)(text.strip())
+        return _WORDS[text.strip().lower()] if kind is bool else kind(text.strip())
     except (KeyError, ValueError):
         raise _wrong(field, text, source) from None
 
