@@ -1,0 +1,55 @@
+"""What the launcher hands to its workers: variables and inherited file descriptors.
+
+Absent variables mean that the script was started by hand: one worker, no agent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hpresil.base.errors import ConfigError
+from hpresil.native import Page
+
+_held: Page | None = None
+
+
+def adopt_page(page: Page) -> None:
+    """Use a liveness page that the launcher's start-up code has attached and holds already."""
+    global _held
+    _held = page
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The place of this process in its job."""
+
+    worker: int
+    socket: str | None
+    page: Page | None
+    arenas: tuple[int, ...]
+    resume: str | None
+    local_rank: int
+
+
+def read(env: Mapping[str, str]) -> Environment:
+    """Read ``env``; attach and hold the liveness page unless that was done before.
+
+    Raises:
+        ConfigError: The variables contradict each other.
+    """
+    socket = env.get("HPRESIL_SOCKET")
+    try:
+        worker = int(env.get("HPRESIL_WORKER", "0"))
+        arenas = tuple(int(fd) for fd in env.get("HPRESIL_ARENA_FDS", "").split(",") if fd)
+        local_rank = int(env.get("LOCAL_RANK", "0"))
+    except ValueError as error:
+        raise ConfigError(
+            f"a launcher variable is not a number ({error}): start workers with `hpresil run`"
+        ) from None
+    page = _held
+    if page is None and socket is not None and "HPRESIL_PAGE_FD" in env:
+        page = Page.attach(int(env["HPRESIL_PAGE_FD"]))
+        page.hold()
+        page.install_fatal_handlers()
+    return Environment(worker, socket, page, arenas, env.get("HPRESIL_RESUME") or None, local_rank)

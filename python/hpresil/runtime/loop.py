@@ -1,0 +1,202 @@
+"""The loop over steps: joining, rehearsing, copying state, stepping, finishing.
+
+``run.steps(n)`` asks here before each step what this worker has to do. A worker joins when the loop
+starts, because only then its model, optimizer and settings are known and can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hpresil.base import failpoints
+from hpresil.base.deadline import Deadline
+from hpresil.base.errors import Refused, TransferFailed
+from hpresil.checkpoint import saved
+from hpresil.membership import messages as m
+from hpresil.runtime import step_machine as sm
+from hpresil.runtime.engine import BEAT_S
+from hpresil.runtime.failure import Failures
+from hpresil.runtime.serving import Server
+from hpresil.runtime.step import DryStep, Step
+from hpresil.runtime.trainer import Trainer
+from hpresil.snapshot import frame
+
+
+class Loop:
+    """Runs one job's steps on this worker."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        server: Server,
+        *,
+        facts: dict[str, str],
+        arenas: tuple[int, ...],
+        resume: str | None,
+    ) -> None:
+        self._trainer, self._server = trainer, server
+        self._engine = trainer.engine
+        self._failures = Failures(trainer)
+        self._facts, self._arenas, self._resume = facts, arenas, resume
+        self._rehearsed = False
+        self._said_finished = -1
+
+    def steps(self, total: int) -> Iterator[Step]:
+        """Yield a `Step` for each step up to version ``total``; a spare's first one is a rehearsal.
+
+        Raises:
+            JobStopped: The job ended with an error elsewhere.
+            SystemExit: (0) The job was drained, or this worker was a spare to the end.
+        """
+        self._join()
+        while True:
+            turn = self._turn(total)
+            if turn == "end":
+                break
+            if turn == "rehearse":
+                yield from self._rehearse()
+            elif turn == "copy":
+                self._copy_state()
+            else:
+                if self._engine.state.version == 0 or self._said_finished < 0:
+                    self._server.announce()
+                yield Step(self._trainer, self._failures, self._engine.state.version)
+        self._leave()
+
+    def _join(self) -> None:
+        failpoints.hit("join.begin", worker=self._engine.worker)
+        version = -1
+        if self._resume is not None:
+            version = self._load(self._resume)
+        self._engine.stamp("standby")
+        self._engine.send(m.Ready(facts=self._facts, version=version, pristine=True))
+
+    def _load(self, path: str) -> int:
+        version, state, identity = saved.load(path)
+        for name, value in identity.items():
+            mine = self._facts.get(name, "nothing")
+            if mine != value:
+                raise Refused(
+                    f"the checkpoint {path} belongs to a job with {name} = {value}, this one has {mine}: "
+                    "resume with the same settings and model, or start a new job in another run directory"
+                )
+        self._trainer.tracked.restore(state)
+        self._trainer.state_replaced()
+        self._engine.change(lambda s: sm.with_version(s, version))
+        return version
+
+    def _turn(self, total: int) -> str:
+        """Wait until it is clear what to do: "step", "rehearse", "copy" or "end"."""
+        engine = self._engine
+        longest = engine.config.collective_timeout_s + engine.config.min_workers_timeout_s
+        deadline = Deadline(longest, f"a decision for worker {engine.worker}")
+        while True:
+            with engine.changed:
+                engine.check()
+                turn = self._decide(total)
+                if turn is None:
+                    if engine.state.rank is not None and not engine.state.finished:
+                        deadline.check()  # a spare waits for as long as the job runs
+                    engine.changed.wait(BEAT_S)
+                    continue
+            if turn != "finish":
+                return turn
+            self._finish()
+
+    def _decide(self, total: int) -> str | None:
+        """Return what to do now, None if that depends on a message. Call with the lock held."""
+        engine, state = self._engine, self._engine.state
+        if engine.release is not None:
+            return "end"
+        if state.rank is None:
+            return "rehearse" if engine.standby and not self._rehearsed and state.phase == "empty" else None
+        if state.decided != state.installed:
+            return None
+        if state.phase == "empty":
+            return "copy"
+        if state.version >= total or state.finished:
+            return "finish" if self._said_finished < state.decided else None
+        return "step"
+
+    # ------------------------------------------------------------------ spares and newcomers
+
+    def _rehearse(self) -> Iterator[Step]:
+        failpoints.hit("standby.begin", worker=self._engine.worker)
+        self._rehearsed = True
+        self._trainer.rehearsing = True
+        try:
+            yield DryStep(self._trainer, self._failures, 0)
+        finally:
+            self._trainer.rehearsing = False
+            self._trainer.drop_open_slot()
+            self._trainer.gradients.reset()
+            self._trainer.numbers.clear()
+        self._engine.stamp("standby")
+        self._engine.send(m.Ready(facts=self._facts, version=-1, pristine=False))
+
+    def _copy_state(self) -> None:
+        """Copy the version that the decision names out of the agent's frame."""
+        engine = self._engine
+        state = engine.state
+        generation, version = state.decided, state.target
+        engine.stamp("waiting")
+        engine.wait_until(
+            lambda: engine.state.installed > generation or self._frame_for(generation) is not None,
+            engine.config.outside_timeout_s,
+            f"version {version} for generation {generation}",
+        )
+        ready = self._frame_for(generation)
+        if ready is None or engine.state.installed > generation:
+            return
+        engine.stamp("restoring")
+        failpoints.hit("restore.begin", **self._trainer.where())
+        try:
+            nbytes = self._install(ready)
+        except (TransferFailed, OSError) as error:
+            # What was written so far is no version; the machine still says "empty", so nobody uses it.
+            engine.send(m.RestoreFailed(generation=generation, frame=ready.frame, error=str(error)))
+            engine.wait_until(
+                lambda: engine.state.installed > generation, engine.config.outside_timeout_s, "another source"
+            )
+            return
+        failpoints.hit("restore.end", **self._trainer.where())
+        engine.change(lambda s: sm.state_installed(s, generation, version))
+        engine.send(m.Restored(generation=generation, version=version, state_bytes=nbytes))
+
+    def _frame_for(self, generation: int) -> m.StateReady | None:
+        ready = self._engine.frame
+        return ready if ready is not None and ready.generation == generation else None
+
+    def _install(self, ready: m.StateReady) -> int:
+        version, nbytes = frame.restore(
+            self._arenas[ready.frame], self._trainer.tracked, threads=self._server.threads
+        )
+        if version != ready.version:
+            raise TransferFailed(f"frame {ready.frame} holds version {version}, expected {ready.version}")
+        self._trainer.state_replaced()
+        return nbytes
+
+    # ------------------------------------------------------------------ the end
+
+    def _finish(self) -> None:
+        engine = self._engine
+        with engine.changed:
+            engine.state = sm.loop_finished(engine.state)
+            state = engine.state
+        self._said_finished = state.decided
+        engine.stamp("done")
+        engine.send(
+            m.Finished(
+                generation=state.decided, version=state.version, drained=self._trainer.drained or engine.drain
+            )
+        )
+
+    def _leave(self) -> None:
+        engine = self._engine
+        engine.stamp("done")
+        never_trained = engine.state.version < 0
+        drained = engine.release is not None and engine.release.drained
+        self._server.close()
+        engine.groups.close()
+        if drained or never_trained:
+            raise SystemExit(0)

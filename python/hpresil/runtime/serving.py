@@ -1,0 +1,118 @@
+"""Copies of this worker's state for others: a frame for a newcomer or a snapshot, a save on disk.
+
+A thread of its own does it, while the training thread goes on computing: tracked state does not change
+then. The live module buffers do, so the committed ones are copied in their place.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from dataclasses import replace
+
+from hpresil.base import failpoints
+from hpresil.base.errors import HpresilError, TransferFailed
+from hpresil.checkpoint import saved
+from hpresil.membership.messages import Footprint, Save, Saved, Serve, Served, ServeFailed
+from hpresil.runtime.buffers import Buffers
+from hpresil.runtime.engine import Engine
+from hpresil.snapshot import frame
+from hpresil.snapshot.state import State
+from hpresil.snapshot.tracked import Tracked
+
+
+class Server:
+    """Serves and saves; `arenas` are the agent's frame memories (empty without a launcher)."""
+
+    def __init__(
+        self, engine: Engine, tracked: Tracked, buffers: Buffers, arenas: list[int], identity: dict[str, str]
+    ) -> None:
+        self._engine, self._tracked, self._buffers = engine, tracked, buffers
+        self._arenas, self._identity = arenas, identity
+        self.threads = engine.config.copy_threads or max(1, min(8, (os.cpu_count() or 2) // 2))
+        self._announced = 0
+        self._requests: queue.SimpleQueue[Serve | Save | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="hpresil-serve", daemon=True)
+        self._thread.start()
+        engine.on_copy = self._requests.put
+
+    def close(self) -> None:
+        """End the thread after the requests it already has."""
+        self._requests.put(None)
+        self._thread.join(60.0)
+
+    def committed_state(self) -> State:
+        """Return the state of the current version; valid while the guard is held."""
+        state = self._tracked.capture()
+        committed = dict(zip(self._buffers.names, self._buffers.committed, strict=True))
+        tensors = [
+            replace(entry, tensor=committed[entry.name]) if entry.name in committed else entry
+            for entry in state.tensors
+        ]
+        return replace(state, tensors=tensors)
+
+    def announce(self) -> None:
+        """Tell the agent how large a frame must be, when that changed."""
+        if not self._arenas:
+            return
+        nbytes = frame.size(self.committed_state())
+        if nbytes > self._announced:
+            self._announced = nbytes + nbytes // 64  # counters and schedules grow by a few digits
+            self._engine.send(Footprint(frame_bytes=self._announced))
+
+    def _run(self) -> None:
+        while (request := self._requests.get()) is not None:
+            if isinstance(request, Serve):
+                self._serve(request)
+            else:
+                self._save(request)
+
+    def _serve(self, request: Serve) -> None:
+        engine = self._engine
+        failpoints.hit("serve.begin", worker=engine.worker, rank=engine.state.rank, step=request.version)
+        try:
+            with engine.guard.reading(engine.config.outside_timeout_s):
+                if engine.state.version != request.version:
+                    raise TransferFailed(
+                        f"worker {engine.worker} holds version {engine.state.version}, not {request.version}"
+                    )
+                nbytes = frame.fill(
+                    self._arenas[request.frame],
+                    self.committed_state(),
+                    version=request.version,
+                    generation=request.generation,
+                    threads=self.threads,
+                )
+        except (HpresilError, OSError, ValueError) as error:
+            engine.send(ServeFailed(generation=request.generation, frame=request.frame, error=str(error)))
+            return
+        failpoints.hit("serve.end", worker=engine.worker, rank=engine.state.rank, step=request.version)
+        engine.send(
+            Served(
+                generation=request.generation,
+                version=request.version,
+                frame=request.frame,
+                frame_bytes=nbytes,
+            )
+        )
+
+    def _save(self, request: Save) -> None:
+        engine = self._engine
+        version = -1
+        try:
+            with engine.guard.reading(engine.config.outside_timeout_s):
+                version = engine.state.version
+                if version < 0:
+                    raise TransferFailed(f"worker {engine.worker} has no state to save")
+                path = saved.save(
+                    request.directory,
+                    self.committed_state(),
+                    version=version,
+                    identity=self._identity,
+                    record={},
+                )
+        except (HpresilError, OSError) as error:
+            engine.send(Saved(version=version, path="", error=str(error)))
+            return
+        engine.send(Saved(version=version, path=str(path)))
