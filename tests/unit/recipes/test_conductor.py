@@ -167,3 +167,11 @@ def test_a_replacement_that_died_is_not_let_go():
     job.until_hung()
     job.see(Lost(4, "killed"))
     assert deeds(job.view(0, 3)) == []
+
+
+def test_a_job_that_ends_by_itself_is_a_problem():
+    job = Job()
+    job.until_killed()
+    job.see(Ended(1, "no worker is left"))
+    assert job.conductor.part is Part.OVER
+    assert job.conductor.problem == "the job ended early: no worker is left"

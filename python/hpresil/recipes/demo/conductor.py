@@ -110,6 +110,8 @@ class Conductor:
             case StepCommitted():
                 return self._committed(seen, now)
             case Ended():
+                if self.part is not Part.DRAINING:
+                    self.problem = self.problem or f"the job ended early: {seen.reason}"
                 self._enter(Part.OVER, now)
             case _:
                 assert_never(seen)

@@ -1,8 +1,10 @@
-"""What the demo sees of a job, reduced to what it needs."""
+"""What the demo sees of a job: the events that concern it, typed. Others are passed over."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from hpresil.telemetry.events import Event
 
 
 @dataclass(frozen=True)
@@ -56,3 +58,21 @@ class Ended:
 
 
 Happening = Started | StoodBy | Lost | Viewed | StepCommitted | Ended
+
+
+def happening(event: Event) -> Happening | None:
+    """Return what ``event`` means to the demo, None if nothing."""
+    match event:
+        case {"event": "WorkerStarted", "worker": worker, "pid": pid}:
+            return Started(worker, pid)
+        case {"event": "WorkerReady", "worker": worker, "pristine": False}:
+            return StoodBy(worker)
+        case {"event": "WorkerLost", "worker": worker, "reason": reason}:
+            return Lost(worker, reason)
+        case {"event": "ViewInstalled", "generation": generation, "members": members}:
+            return Viewed(generation, members)
+        case {"event": "StepCommitted", "step": step, "generation": generation, "world_size": size}:
+            return StepCommitted(step, float.fromhex(event["loss"]), generation, size, event["t"])
+        case {"event": "JobEnded", "status": status, "reason": reason}:
+            return Ended(status, reason)
+    return None
