@@ -13,7 +13,9 @@
     ├── DeadlineExceeded     a wait reached its deadline
     └── Retryable            the caller may try again
         ├── GenerationChanged    a newer generation replaced the one this call belongs to
+        ├── PeerLost             a process group failed: a peer died or hung, or it was interrupted
         └── TransferFailed       bytes did not arrive intact
+            └── StateTorn        … and the state here is half overwritten
 
     Interrupted (BaseException)  leaves a step block early; caught by ``with step``
 
@@ -75,8 +77,30 @@ class GenerationChanged(Retryable):
     """A newer generation is installed; what belonged to the older one has no effect."""
 
 
+class PeerLost(Retryable):
+    """An operation of a process group failed; no state has changed, the next generation repeats it.
+
+    Args:
+        message: What was going on, and how it ended.
+        rank: This process's rank in the group.
+        generation: The group's generation.
+    """
+
+    def __init__(self, message: str, *, rank: int, generation: int) -> None:
+        super().__init__(f"rank {rank} of generation {generation}: {message}")
+        self.rank = rank
+        self.generation = generation
+
+
 class TransferFailed(Retryable):
     """A transfer ended early or its checksum does not match."""
+
+
+class StateTorn(TransferFailed):
+    """Bytes failed their check after part of the state was replaced.
+
+    What this worker holds is no version any more: it must restore a whole one before it takes part.
+    """
 
 
 class Interrupted(BaseException):

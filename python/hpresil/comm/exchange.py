@@ -1,0 +1,79 @@
+"""Small exchanges between all ranks: point to point, so that each wait has a deadline of its own.
+
+Gloo's collectives run in threads of its own, with the timeout of the group's construction, and
+keep writing to their buffers after the caller has given up; sends and receives do neither.
+
+Tags pair sends with receives between two ranks. Those of a reduction's parts count from 0; the
+small exchanges have fixed ones above, because the order of calls pairs what has the same tag.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from hpresil.base.deadline import Deadline
+from hpresil.comm.group import Group
+
+SMALL_TAGS = 1 << 30
+STATS, SQUARES, VOTE, BYTES = range(SMALL_TAGS, SMALL_TAGS + 4)
+
+
+def vote(group: Group, wishes: int = 0) -> int:
+    """Return once every rank has called it: the bitwise or of all ``wishes`` (63 bits).
+
+    Raises:
+        PeerLost: Somebody did not vote.
+    """
+    ballot = torch.tensor([wishes], dtype=torch.int64)
+    everyone = gather(group, ballot, VOTE, "the vote")
+    result = 0
+    for row in everyone[:, 0].tolist():
+        result |= row
+    return result
+
+
+def gather(group: Group, values: torch.Tensor, tag: int, what: str) -> torch.Tensor:
+    """Return the ``values`` (1-D, small, equal shapes) of all ranks as rows, in rank order."""
+    rows = torch.empty((group.size, values.numel()), dtype=values.dtype)
+    rows[group.rank] = values
+    deadline = Deadline(group.operation_timeout_s, what)
+    works = []
+    for peer in others(group):
+        works.append(group.receive(rows[peer], peer, tag))
+        works.append(group.send(rows[group.rank], peer, tag))
+    finish(group, works, deadline)
+    return rows
+
+
+def broadcast_bytes(group: Group, values: torch.Tensor, root: int) -> None:
+    """Copy the bytes of ``values`` (uint8, 1-D, contiguous, equal sizes) from ``root`` to every rank.
+
+    Raises:
+        PeerLost: A peer died or hung, or the group was interrupted; the contents are then undefined.
+    """
+    if values.dtype != torch.uint8 or values.dim() != 1 or not values.is_contiguous():
+        raise ValueError(f"bytes are 1-D contiguous uint8, got {values.dtype} of shape {tuple(values.shape)}")
+    deadline = Deadline(group.operation_timeout_s, f"broadcast of {values.numel()} bytes from rank {root}")
+    if group.size == 1 or values.numel() == 0:
+        return
+    if group.rank == root:
+        works = [group.send(values, peer, BYTES) for peer in others(group)]
+    else:
+        works = [group.receive(values, root, BYTES)]
+    finish(group, works, deadline)
+
+
+def others(group: Group) -> list[int]:
+    """Return the peers, each rank beginning with the one after itself."""
+    return [(group.rank + i) % group.size for i in range(1, group.size)]
+
+
+def finish(group: Group, works: list[Any], deadline: Deadline) -> None:
+    """Wait for all ``works`` and destroy them, also those that were not waited for after a failure."""
+    try:
+        for work in works:
+            group.wait(work, deadline)
+    finally:
+        works.clear()

@@ -1,0 +1,266 @@
+"""One generation's gloo process group, which can be given up at any moment.
+
+The problem: a gloo operation whose peer hangs waits for a timeout that must be long, and so do the
+construction and the deletion of a group. The design: the group listens on one address, and knows
+the sockets of its own connections; shutting these down makes every pending operation fail within
+about 10 ms (`Group.interrupt`, or a native thread through the liveness page, which needs no GIL).
+
+Construction and deletion run in threads of their own. What does not end by its deadline is
+*parked*: it ends by gloo's own timeout and `parked()` lists it until then. Three things can hold
+a construction up, and `Builder.interrupt` ends each of them: a key that is not published (the
+store is ended), a connection that stalls (it is shut down), and a peer that was to connect to us
+and never does. For the last, we connect to our own listener in its place: gloo accepts whoever
+names a pair's number, 8 bytes, and finds the connection closed. Should another version of gloo
+number its pairs otherwise, such a construction is parked.
+
+Not guaranteed: that a peer learns of an interruption faster than by its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from hpresil.base.deadline import Deadline, now
+from hpresil.base.errors import PeerLost
+from hpresil.comm.rendezvous import Connections, Rendezvous
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
+
+GIVE_UP_S = 0.2  # how long an interrupted construction may take before it is parked
+OPERATION_TIMEOUT_S = 1800.0
+
+_parked: list[tuple[threading.Thread, str]] = []
+_parked_lock = threading.Lock()
+
+
+class InterruptPage(Protocol):
+    """The part of the liveness page that a group uses."""
+
+    def arm_interrupt(self, generation: int, fds: list[int], /) -> None:
+        """Shut down ``fds`` as soon as the generation word is above ``generation``."""
+
+    def disarm_interrupt(self) -> None:
+        """Forget the descriptors."""
+
+
+def parked() -> list[str]:
+    """Return what was given up and has not ended yet, in words."""
+    with _parked_lock:
+        _parked[:] = [(thread, what) for thread, what in _parked if thread.is_alive()]
+        return [what for _, what in _parked]
+
+
+def _park(thread: threading.Thread, what: str) -> None:
+    with _parked_lock:
+        _parked.append((thread, what))
+
+
+class Group:
+    """The members of one generation. Operations are called from one thread at a time.
+
+    Made by `build`. Tags of `send` and `receive` pair them up between two ranks; the same tag may
+    be used again, then the order of the calls pairs them.
+    """
+
+    def __init__(
+        self,
+        backend: Any,
+        connections: Connections | None,
+        *,
+        generation: int,
+        rank: int,
+        size: int,
+        operation_timeout_s: float,
+        page: InterruptPage | None,
+    ) -> None:
+        self.generation, self.rank, self.size = generation, rank, size
+        self.operation_timeout_s = operation_timeout_s
+        self.interrupted = False
+        self._backend, self._connections, self._page = backend, connections, page
+        if page is not None and connections is not None:
+            page.arm_interrupt(generation, [endpoint.fd for endpoint in connections.endpoints])
+
+    def send(self, tensor: torch.Tensor, to: int, tag: int) -> Any:
+        """Start sending a contiguous tensor; it must not change before the work was waited for."""
+        return self._start(lambda: self._backend.send([tensor], to, tag), "sending")
+
+    def receive(self, tensor: torch.Tensor, source: int, tag: int) -> Any:
+        """Start receiving into a contiguous tensor of the sender's size."""
+        return self._start(lambda: self._backend.recv([tensor], source, tag), "receiving")
+
+    def wait(self, work: Any, deadline: Deadline) -> None:
+        """Wait for a work without the GIL.
+
+        Raises:
+            PeerLost: It failed, was interrupted, or did not end by the deadline.
+        """
+        began = now()
+        try:
+            if work.wait(timedelta(seconds=max(0.001, deadline.remaining()))) is False:
+                raise RuntimeError("the wait was aborted")
+        except RuntimeError as error:
+            raise self.lost(f"{deadline.what} failed after {now() - began:.3f} s", error) from error
+
+    def lost(self, what: str, error: Exception) -> PeerLost:
+        """Give the group up, so that peers learn of it, and return the error to raise."""
+        why = "it was interrupted" if self.interrupted else str(error).splitlines()[0]
+        self.interrupt()
+        return PeerLost(
+            f"{what}: {why}; the step is repeated in the next generation",
+            rank=self.rank,
+            generation=self.generation,
+        )
+
+    def interrupt(self) -> None:
+        """Make every pending and future operation fail soon. Any thread, any number of times."""
+        self.interrupted = True
+        if self._connections is not None:
+            self._connections.shut_down()
+
+    def close(self, deadline_s: float) -> bool:
+        """Delete the group within ``deadline_s`` seconds; returns False if it had to be parked."""
+        if self._page is not None and self._connections is not None:
+            self._page.disarm_interrupt()
+        self._page = None
+        self.interrupt()
+        holder = [self._backend]
+        self._backend = None
+        if holder[0] is None:
+            return True
+        thread = threading.Thread(target=holder.clear, daemon=True, name=f"hpresil-close-{self.generation}")
+        thread.start()
+        thread.join(deadline_s)
+        if thread.is_alive():
+            _park(thread, f"deletion of the group of generation {self.generation}")
+        return not thread.is_alive()
+
+    def _start(self, operation: Any, doing: str) -> Any:
+        if self.interrupted or self._backend is None:
+            raise self.lost(f"{doing} was refused", RuntimeError("the group is closed"))
+        try:
+            return operation()
+        except RuntimeError as error:
+            raise self.lost(f"{doing} failed", error) from error
+
+
+class Builder:
+    """Builds one group, and can be told to give up. See `build` for the arguments."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        generation: int,
+        rank: int,
+        size: int,
+        hostname: str,
+        timeout_s: float,
+        page: InterruptPage | None,
+        operation_timeout_s: float = OPERATION_TIMEOUT_S,
+    ) -> None:
+        self._generation, self._rank, self._size = generation, rank, size
+        self._timeout_s, self._page = timeout_s, page
+        self._operation_timeout_s = operation_timeout_s
+        self._rendezvous = Rendezvous(store, rank=rank, size=size, hostname=hostname, timeout_s=timeout_s)
+        self._lock = threading.Lock()
+        self._interrupted = False
+        self._built: Group | None = None
+
+    def interrupt(self) -> None:
+        """Make `build` raise PeerLost soon, and interrupt the group if it is built. Any thread, any time."""
+        with self._lock:
+            self._interrupted = True
+            built = self._built
+        if built is not None:
+            built.interrupt()
+        self._rendezvous.interrupt()
+
+    def build(self) -> Group:
+        """Build the group; blocks without the GIL.
+
+        Raises:
+            PeerLost: A peer did not come by the deadline, died meanwhile, or `interrupt` was called.
+        """
+        if self._size == 1:
+            return self._group(None, None)
+        began = now()
+        thread = threading.Thread(
+            target=self._rendezvous.run, daemon=True, name=f"hpresil-build-{self._generation}"
+        )
+        thread.start()
+        self._rendezvous.settled.wait(self._timeout_s)
+        if not self._rendezvous.ended.is_set():
+            self.interrupt()
+            if not self._rendezvous.ended.wait(GIVE_UP_S):
+                _park(thread, f"construction of the group of generation {self._generation}")
+        backend, connections, error = self._rendezvous.take()
+        if backend is None or connections is None:
+            raise PeerLost(
+                f"no group of {self._size} ranks after {now() - began:.3f} s: {error}; "
+                "the next generation builds its own",
+                rank=self._rank,
+                generation=self._generation,
+            ) from error
+        return self._group(backend, connections)
+
+    def _group(self, backend: Any, connections: Connections | None) -> Group:
+        group = Group(
+            backend,
+            connections,
+            generation=self._generation,
+            rank=self._rank,
+            size=self._size,
+            operation_timeout_s=self._operation_timeout_s,
+            page=self._page,
+        )
+        with self._lock:
+            self._built = group
+            interrupted = self._interrupted
+        if interrupted:
+            group.interrupt()
+        return group
+
+
+def build(
+    store: Store,
+    *,
+    generation: int,
+    rank: int,
+    size: int,
+    hostname: str,
+    timeout_s: float,
+    page: InterruptPage | None,
+    operation_timeout_s: float = OPERATION_TIMEOUT_S,
+) -> Group:
+    """Build the group of one generation.
+
+    Args:
+        store: Name space of this generation alone; `comm.store.GenerationStore` in production.
+        generation: The membership counter.
+        rank: Place of this process in the view.
+        size: Number of members. 1 needs neither store nor sockets.
+        hostname: Address to listen on, and the only one.
+        timeout_s: Deadline of the construction, in seconds.
+        page: Liveness page whose generation word interrupts the group, or None.
+        operation_timeout_s: Deadline of an operation. Long: a slow peer is not a lost one, and
+            a lost one is noticed elsewhere.
+
+    Raises:
+        PeerLost: See `Builder.build`; use a `Builder` to be able to interrupt it.
+    """
+    builder = Builder(
+        store,
+        generation=generation,
+        rank=rank,
+        size=size,
+        hostname=hostname,
+        timeout_s=timeout_s,
+        page=page,
+        operation_timeout_s=operation_timeout_s,
+    )
+    return builder.build()
