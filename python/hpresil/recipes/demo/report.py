@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from hpresil.recipes.demo.verdicts import Verdict
@@ -66,8 +67,10 @@ def missing(rows: list[FaultRow]) -> list[str]:
 def table(rows: list[FaultRow]) -> Table:
     """Return ``rows`` for people."""
     words = {"killed": "killed, spare takes over", "hung": "hung, group shrinks", "grown": "group grows back"}
-    shown = Table(title="What each fault cost (ms)", title_justify="left")
-    shown.add_column("fault")
+    shown = Table(
+        title="What each fault cost (ms)", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    shown.add_column("fault", no_wrap=True)
     for name in ("detect", "regroup", "restore", "first step", "total", "steps redone"):
         shown.add_column(name, justify="right")
     for row in rows:
