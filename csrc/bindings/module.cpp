@@ -1,0 +1,33 @@
+// The extension hpresil.native._core. Its typed description is python/hpresil/native/_core.pyi.
+#include "bindings/module.h"
+
+#include "base/error.h"
+
+namespace hpresil::bindings {
+
+void bind_errors(py::module_& module) {
+  module.attr("NativeError") = py::module_::import("hpresil.base.errors").attr("NativeError");
+  py::register_exception_translator([](std::exception_ptr thrown) {
+    try {
+      if (thrown) {
+        std::rethrow_exception(thrown);
+      }
+    } catch (const NativeError& error) {
+      const py::object type = py::module_::import("hpresil.base.errors").attr("NativeError");
+      py::set_error(type, error.what());
+    }
+  });
+}
+
+}  // namespace hpresil::bindings
+
+PYBIND11_MODULE(_core, module) {
+  using namespace hpresil::bindings;
+  bind_errors(module);
+  bind_memory(module);
+  bind_checksum(module);
+  bind_reduction(module);
+  bind_liveness(module);
+  bind_device(module);
+  bind_process(module);
+}
