@@ -37,7 +37,7 @@ class Applier:
         if not trainer.rehearsing:
             if scaler is None and not math.isfinite(norm):
                 raise NonFiniteLoss(
-                    f"the gradient norm of step {engine.state.version} is {norm}, every slot's loss is finite: "
+                    f"the gradient norm of step {engine.state.version} is {norm}, every loss is finite: "
                     "the step was not committed; look at the backward pass and the learning rate"
                 )
             engine.guard.begin_change(engine.config.collective_timeout_s)
@@ -63,8 +63,8 @@ class Applier:
         for optimizer in optimizers:
             if not any(optimizer is known for known in tracked):
                 raise UsageError(
-                    f"{self._place}: step.apply() got a {type(optimizer).__name__} that is not tracked: pass it "
-                    "to run.track(...) before the loop, so that its state survives"
+                    f"{self._place}: step.apply() got a {type(optimizer).__name__} that is not tracked: "
+                    "pass it to run.track(...) before the loop, so that its state survives"
                 )
         if len({id(optimizer) for optimizer in optimizers}) != len(optimizers):
             raise UsageError(f"{self._place}: step.apply() got the same optimizer twice")

@@ -130,8 +130,8 @@ class Run:
     def steps(self, total: int) -> Iterator[Step]:
         """Yield the steps of the job, from the newest recoverable version up to ``total``.
 
-        On a spare the first step is a rehearsal: `Step.committed` is false after its block. A drained job, and
-        a spare that was not needed, leave through ``SystemExit(0)`` here.
+        On a spare the first step is a rehearsal: `Step.committed` is false after its block. A drained job,
+        and a spare that was not needed, leave through ``SystemExit(0)`` here.
 
         Args:
             total: The number of steps of the whole job, not of this process.

@@ -148,8 +148,9 @@ class Step:
         yield batch
         if self._backwards != 1:
             raise UsageError(
-                f"{place}: {self._backwards} calls of step.backward() for a batch of step {self._index}, expected "
-                "1: call step.backward(loss) once in the loop's body, and do not collect the batches in a list"
+                f"{place}: {self._backwards} calls of step.backward() for a batch of step {self._index}, "
+                "expected 1: call step.backward(loss) once in the loop's body, and do not collect the "
+                "batches in a list"
             )
         self._backwards = None
 
@@ -208,8 +209,8 @@ class Step:
             )
         if not self._trainer.may_apply():
             raise UsageError(
-                f"{place}: step.apply() was called before the loop over step.microbatches(...) had ended: run "
-                "the loop to its end on every rank, without break"
+                f"{place}: step.apply() was called before the loop over step.microbatches(...) had ended: "
+                "run the loop to its end on every rank, without break"
             )
         Applier(self._trainer, place).apply(optimizers, max_norm=max_norm, scaler=scaler)
         self._applied_at = place
