@@ -1,0 +1,84 @@
+"""The agent's side of the connection to the coordinator.
+
+One connection; what the agent says goes out in order, what it is told comes in as an async
+iterator. There is no reconnecting: on one node the coordinator lives in the agent's process, so a
+lost connection means that the job is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from hpresil.base.deadline import Deadline
+from hpresil.base.errors import DeadlineExceeded
+from hpresil.membership.framing import TO_AGENT, read_message, write_message
+from hpresil.membership.messages import FromAgent, ToAgent
+
+RETRY_S = 0.02
+
+
+class Client:
+    """A connection to the coordinator; make one with `Client.connect`.
+
+    Single-threaded: to be used from one event loop.
+    """
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, send_timeout_s: float
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._send_timeout_s = send_timeout_s
+
+    @classmethod
+    async def connect(cls, path: Path, timeout_s: float = 10.0, send_timeout_s: float = 30.0) -> Client:
+        """Connect to the coordinator's socket, which may not exist yet.
+
+        Raises:
+            DeadlineExceeded: Nobody listened there within ``timeout_s`` seconds.
+        """
+        deadline = Deadline(timeout_s, f"a connection to the coordinator at {path}")
+        while True:
+            try:
+                async with asyncio.timeout(max(deadline.remaining(), RETRY_S)):
+                    reader, writer = await asyncio.open_unix_connection(str(path))
+                return cls(reader, writer, send_timeout_s)
+            except (FileNotFoundError, ConnectionRefusedError, TimeoutError):
+                deadline.check()
+                await asyncio.sleep(RETRY_S)
+
+    def say(self, message: FromAgent) -> None:
+        """Queue ``message`` without waiting; keeps the order of all messages."""
+        write_message(self._writer, message)
+
+    async def send(self, message: FromAgent) -> None:
+        """Send ``message``, waiting while the coordinator is slow.
+
+        Raises:
+            DeadlineExceeded: It does not read any more.
+            ConnectionError: The connection is closed.
+        """
+        write_message(self._writer, message)
+        try:
+            async with asyncio.timeout(self._send_timeout_s):
+                await self._writer.drain()
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"the coordinator did not take {type(message).__name__} within {self._send_timeout_s:g} s"
+            ) from None
+
+    async def __aiter__(self) -> AsyncIterator[ToAgent]:
+        """Yield what the coordinator says until it closes the connection."""
+        while (message := await read_message(self._reader, TO_AGENT)) is not None:
+            yield message
+
+    async def close(self) -> None:
+        """Close the connection."""
+        self._writer.close()
+        try:
+            async with asyncio.timeout(1.0):
+                await self._writer.wait_closed()
+        except (TimeoutError, ConnectionError):
+            self._writer.transport.abort()

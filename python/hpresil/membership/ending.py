@@ -1,0 +1,105 @@
+"""How a job ends: who saves first, who is told what, and with which status.
+
+Every end passes through here, so that `JobEnded` is sent exactly once. Before an early end one
+member with state saves it; if that fails, takes too long, or the member dies, the next one is
+asked. A job is never kept alive because nobody could save: the error then says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from hpresil.membership.messages import JobEnded, Release, Save, Saved, Stop
+from hpresil.membership.state import READY, Ending
+from hpresil.membership.turn import Turn
+
+
+def end(turn: Turn, ending: Ending, saved: str = "") -> None:
+    """End the job now."""
+    reason = ending.reason
+    if ending.errors:
+        reason += "; the state could not be saved: " + "; ".join(ending.errors)
+    if ending.drained and not ending.errors:
+        _release(turn, drained=True)
+    else:
+        for worker in turn.state.workers.values():
+            if worker.connected and worker.phase != "fenced":
+                turn.deliver(worker.id, Stop(reason=reason))
+    _say(turn, msgspec.structs.replace(ending, reason=reason), saved)
+
+
+def finish(turn: Turn, version: int) -> None:
+    """Everybody is at the last version: let them go, after saving it if the job was drained."""
+    if turn.state.drained:
+        reason = f"drained at version {version} ({turn.state.draining or 'a worker asked for it'})"
+        stop(turn, Ending(status=0, reason=reason, drained=True))
+        return
+    _release(turn, drained=False)
+    _say(turn, Ending(status=0, reason=f"finished at version {version}"), "")
+
+
+def _release(turn: Turn, *, drained: bool) -> None:
+    """Let the members go, and those that waited in reserve for nothing."""
+    waiting = [w.id for w in turn.state.workers.values() if w.phase in (*READY, "standby")]
+    for worker in [*turn.state.members, *waiting]:
+        turn.deliver(worker, Release(drained=drained))
+
+
+def _say(turn: Turn, ending: Ending, saved: str) -> None:
+    turn.actions.append(
+        JobEnded(
+            status=ending.status,
+            reason=ending.reason,
+            worker=ending.worker,
+            step=ending.step,
+            slot=ending.slot,
+            traceback=ending.traceback,
+            saved=saved,
+        )
+    )
+    turn.set(phase="ended", since=turn.now, reason=ending.reason, ending=ending)
+
+
+def stop(turn: Turn, ending: Ending, exclude: Iterable[int] = ()) -> None:
+    """End the job after a member, not one of ``exclude``, has saved its state."""
+    tried = tuple(exclude)
+    turn.set(phase="stopping", since=turn.now, reason=ending.reason, restoring=())
+    turn.set(ending=msgspec.structs.replace(ending, tried=tried))
+    _ask_next(turn)
+
+
+def saved(turn: Turn, worker: int, answer: Saved) -> None:
+    """Take a worker's answer to `Save`."""
+    ending = turn.state.ending
+    if turn.state.phase != "stopping" or ending is None or ending.saver != worker:
+        return
+    if answer.error:
+        saver_failed(turn, answer.error)
+    else:
+        end(turn, msgspec.structs.replace(ending, errors=()), answer.path)
+
+
+def saver_failed(turn: Turn, why: str) -> None:
+    """Ask the next member, since the one that should save did not."""
+    ending = turn.state.ending
+    assert ending is not None
+    errors = (*ending.errors, f"worker {ending.saver}: {why}")
+    turn.set(ending=msgspec.structs.replace(ending, errors=errors))
+    _ask_next(turn)
+
+
+def _ask_next(turn: Turn) -> None:
+    """Ask a member that holds state and was not asked yet: who has the newest version, else by rank."""
+    state, ending = turn.state, turn.state.ending
+    assert ending is not None
+    holders = [m for m in state.members if state.workers[m].version >= 0 and m not in ending.tried]
+    if not holders or not state.settings.save_directory:
+        status = ending.status or (1 if ending.errors else 0)
+        end(turn, msgspec.structs.replace(ending, status=status))
+        return
+    saver = state.newest_by if state.newest_by in holders else holders[0]
+    tried = (*ending.tried, saver)
+    turn.set(ending=msgspec.structs.replace(ending, saver=saver, since=turn.now, tried=tried))
+    turn.deliver(saver, Save(directory=state.settings.save_directory))

@@ -1,0 +1,204 @@
+"""What the coordinator knows, as one immutable value.
+
+Everything that a decision depends on is in `State`, its settings included, so that replaying a
+journal of events gives the same value again. Dictionaries inside are never changed in place.
+
+Phases of a job: "joining" (no agent yet), "forming" (workers start, no view yet), "regrouping" (a
+view is installed, reports are outstanding), "training" (a decision was made), "waiting" (no view
+is possible now), "stopping" (somebody saves before the end), "ended".
+
+Phases of a worker: "starting" (has not said `Ready`), "ready" (said so, state as the script built
+it), "standby" (makes its dry step), "spare" (has made it), "member", "fenced" (told to be killed).
+A lost worker is taken out; its id is never used again.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from hpresil.base.errors import ConfigError
+from hpresil.membership.messages import Decision, Report
+
+READY = ("ready", "spare")
+COMING = ("starting", "standby", "ready", "spare")
+KEPT_LOSSES = 32
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of the parts of the state."""
+
+
+class Settings(Value, frozen=True, kw_only=True):
+    """What the command line fixes for the job; times in seconds.
+
+    Attributes:
+        nproc_per_node: Members of the full group.
+        spares: Workers held in reserve.
+        min_workers: The smallest group that may train.
+        max_restarts: Replacement processes over the whole job.
+        min_workers_timeout_s: How long to wait with fewer than ``min_workers``.
+        join_timeout_s: How long a worker may take until it is ready.
+        save_timeout_s: How long one worker may take to save before the end.
+        report_timeout_s: How long a member may take to answer a view or to reach the last version.
+        group_grace_s: How long to wait for the news of a loss after a group failed for no known reason.
+        restore_timeout_s: How long newcomers may take to copy the state.
+        save_directory: Where the state goes when the job ends early; empty: nowhere.
+        first_generation: The generation before the first view; more than 0 in a resumed job.
+        resumed: Workers start from a checkpoint.
+    """
+
+    nproc_per_node: int
+    spares: int = 0
+    min_workers: int = 1
+    max_restarts: int = 16
+    min_workers_timeout_s: float = 600.0
+    join_timeout_s: float = 600.0
+    save_timeout_s: float = 120.0
+    report_timeout_s: float = 900.0
+    group_grace_s: float = 2.0
+    restore_timeout_s: float = 600.0
+    save_directory: str = ""
+    first_generation: int = 0
+    resumed: bool = False
+
+    def check(self) -> None:
+        """Raise ConfigError if no job can run with these."""
+        if self.nproc_per_node < 1:
+            raise ConfigError(f"nproc-per-node is {self.nproc_per_node}; it must be at least 1")
+        if self.spares < 0 or self.max_restarts < 0 or self.first_generation < 0:
+            raise ConfigError("spares, max-restarts and the first generation must not be negative")
+        if not 1 <= self.min_workers <= self.nproc_per_node:
+            raise ConfigError(
+                f"min-workers is {self.min_workers}; possible is 1 to nproc-per-node ({self.nproc_per_node})"
+            )
+
+
+class Worker(Value, frozen=True, kw_only=True):
+    """One live worker process.
+
+    ``seat``: it is one of those the first view waits for. ``since``: when its phase began.
+    ``version``: the version it had at the last decision or transfer, -1 if it has no state.
+    ``finished``: the version at which it left its loop, -1 before. ``left``: it announced its exit
+    with a failure, so that the exit is not counted again.
+    """
+
+    id: int
+    index: int
+    node: str
+    since: float
+    phase: str = "starting"
+    seat: bool = False
+    connected: bool = False
+    pid: int = 0
+    pristine: bool = False
+    version: int = -1
+    finished: int = -1
+    left: bool = False
+    refused: bool = False
+
+
+class Loss(Value, frozen=True, kw_only=True):
+    """A worker that is gone, for messages and for the status page."""
+
+    worker: int
+    index: int
+    rank: int
+    was_ready: bool
+    reason: str
+    status: int | None
+    step: int
+    slot: int
+    at: float
+
+
+class Failure(Value, frozen=True, kw_only=True):
+    """How often user code failed at one place, over the whole job."""
+
+    step: int
+    slot: int
+    count: int
+
+
+class Sealed(Value, frozen=True, kw_only=True):
+    """The agent's newest sealed frame."""
+
+    version: int
+    frame: int
+
+
+class Ending(Value, frozen=True, kw_only=True):
+    """Why the job ends, while somebody saves. ``saver``: who, -1 before the first was asked."""
+
+    status: int
+    reason: str
+    worker: int = -1
+    step: int = -1
+    slot: int = -1
+    traceback: str = ""
+    drained: bool = False
+    saver: int = -1
+    since: float = 0.0
+    tried: tuple[int, ...] = ()
+    errors: tuple[str, ...] = ()
+
+
+class State(Value, frozen=True, kw_only=True):
+    """Everything the coordinator knows.
+
+    Attributes:
+        members: The live workers of the current view, by rank.
+        reports: What they reported for the current generation.
+        decision: Made from all of the reports; None before.
+        restoring: Members that copy state since the decision.
+        trained: The first state is installed on all members, so spares may dirty theirs.
+        unseeded: "waiting" is for a worker whose state is as the script built it.
+        newest: The highest version that ever existed, as far as is known; -1 for none.
+        newest_by: The member that was first to report it since the last decision, else -1.
+        avoid: Sources that failed in the recovery under way.
+        group_lost: Why the group of this generation failed, if it did and nobody is known to be lost.
+        group_losses: How many groups failed so since the last committed step.
+        reason: Why the current view or waiting came about.
+    """
+
+    settings: Settings
+    phase: str = "joining"
+    since: float = 0.0
+    reason: str = ""
+    node: str = ""
+    generation: int = 0
+    members: tuple[int, ...] = ()
+    workers: dict[int, Worker] = {}
+    reports: dict[int, Report] = {}
+    decision: Decision | None = None
+    restoring: tuple[int, ...] = ()
+    trained: bool = False
+    unseeded: bool = False
+    newest: int = -1
+    newest_by: int = -1
+    resumed: bool = False
+    sealed: Sealed | None = None
+    facts: dict[str, str] = {}
+    facts_of: int = -1
+    slots: int = 0
+    next_worker: int = 0
+    restarts: int = 0
+    refused: int = 0
+    exited: tuple[int, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    discards: tuple[int, ...] = ()
+    restore_failures: int = 0
+    avoid: tuple[int, ...] = ()
+    group_lost: str = ""
+    group_lost_at: float = 0.0
+    group_losses: int = 0
+    finishing_since: float = 0.0
+    draining: str = ""
+    drained: bool = False
+    ending: Ending | None = None
+    losses: tuple[Loss, ...] = ()
+
+
+def begin(settings: Settings, now: float) -> State:
+    """Return the state before the first event. Raises ConfigError for settings that cannot work."""
+    settings.check()
+    return State(settings=settings, since=now, generation=settings.first_generation, resumed=settings.resumed)

@@ -1,0 +1,248 @@
+"""Views and what follows from them: reports, the decision, restoring, training, growing, waiting.
+
+A view is installed for every change of the members, and also when the members stay but one of
+them has to start over (its state was discarded, a transfer failed). Reports count only for the
+current view; when the last one is in, the decision is made. A loss in between just installs the
+next view, and new reports are collected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hpresil.elastic.policy import Choice, Policy, Situation
+from hpresil.membership import ending
+from hpresil.membership.decision import Known, Undecided, decide
+from hpresil.membership.messages import Decision, Drain, Report, StandBy, View
+from hpresil.membership.state import COMING, READY, Ending
+from hpresil.membership.turn import Turn
+
+POLICY = Policy()
+
+
+def install(turn: Turn, members: Sequence[int], reason: str) -> None:
+    """Install the next generation with ``members`` by rank."""
+    generation = turn.state.generation + 1
+    joined = [m for m in members if turn.state.workers[m].phase != "member"]
+    for m in joined:
+        turn.update(m, phase="member", since=turn.now)
+    turn.set(
+        phase="regrouping",
+        since=turn.now,
+        reason=reason,
+        generation=generation,
+        members=tuple(members),
+        reports={},
+        decision=None,
+        restoring=(),
+        unseeded=False,
+        group_lost="",
+    )
+    view = View(generation=generation, members=list(members))
+    onlookers = [w.id for w in turn.state.workers.values() if w.phase in (*READY, "standby")]
+    for worker in [*members, *onlookers]:
+        turn.deliver(worker, view)
+    if turn.state.draining:
+        for m in joined:
+            turn.deliver(m, Drain())
+
+
+def _choose(turn: Turn, seats: Sequence[int | None]) -> Choice:
+    settings = turn.state.settings
+    situation = Situation(
+        seats=tuple(seats),
+        ready=turn.available(),
+        wanted=settings.nproc_per_node,
+        minimum=settings.min_workers,
+        closing=turn.closing(),
+    )
+    return POLICY.choose(situation)
+
+
+def seats_lost(turn: Turn, seats: Sequence[int | None], why: str) -> None:
+    """Members were lost: ``seats`` are the old view's ranks, None where the worker is gone."""
+    if _all_finished(turn):
+        return
+    if turn.state.unseeded:
+        wait(turn, why, unseeded=True)
+        return
+    choice = _choose(turn, seats)
+    if choice.members:
+        install(turn, choice.members, f"{why}: {choice.reason}")
+    else:
+        wait(turn, f"{why}: {choice.reason}")
+
+
+def again(turn: Turn, why: str) -> None:
+    """Install a new generation with the same members."""
+    install(turn, turn.state.members, why)
+
+
+def wait(turn: Turn, reason: str, *, unseeded: bool = False) -> None:
+    """No view is possible: the survivors wait, until enough workers are there or a deadline."""
+    since = turn.state.since if turn.state.phase == "waiting" else turn.now
+    turn.set(
+        phase="waiting",
+        since=since,
+        reason=reason,
+        unseeded=unseeded,
+        restoring=(),
+        decision=None,
+        group_lost="",
+    )
+    if unseeded:
+        turn.set(trained=False)
+
+
+def reported(turn: Turn, worker: int, report: Report) -> None:
+    """Take a member's report; only the first one for the current generation counts."""
+    state = turn.state
+    current = state.phase == "regrouping" and report.generation == state.generation
+    if not current or worker not in state.members or worker in state.reports:
+        return
+    turn.set(reports={**state.reports, worker: report})
+    turn.reached(worker, report.version)
+    left_at = report.version if report.finished else state.workers[worker].finished
+    turn.update(worker, version=report.version, finished=left_at)
+
+
+def settle(turn: Turn) -> None:
+    """Do what the new state calls for, until nothing more follows."""
+    if turn.state.phase == "regrouping":
+        _conclude(turn)
+    if turn.state.phase == "waiting":
+        _try_again(turn)
+    if turn.state.phase == "training" and not turn.state.restoring:
+        _settle_training(turn)
+    if turn.state.trained and turn.state.phase in ("regrouping", "training", "waiting"):
+        _stand_by(turn)
+
+
+def _settle_training(turn: Turn) -> None:
+    """Note that all members hold the state, then end or grow if it is time."""
+    if not turn.state.trained:
+        turn.set(trained=True)
+    if turn.state.restore_failures or turn.state.avoid:
+        turn.set(restore_failures=0, avoid=())
+    if not _all_finished(turn):
+        _grow(turn)
+
+
+def _conclude(turn: Turn) -> None:
+    """Make the decision if every member has reported."""
+    state = turn.state
+    if any(m not in state.reports for m in state.members):
+        return
+    known = Known(
+        slots=state.slots,
+        pristine=frozenset(m for m in state.members if state.workers[m].pristine),
+        newest=state.newest,
+        resumed=state.resumed,
+        sealed=state.sealed.version if state.sealed else -1,
+        avoid=state.avoid,
+    )
+    outcome = decide(state.generation, state.members, state.reports, known)
+    if isinstance(outcome, Decision):
+        _apply(turn, outcome)
+    elif outcome.kind == "unseeded":
+        wait(turn, outcome.reason, unseeded=True)
+    else:
+        _give_up(turn, outcome)
+
+
+def _give_up(turn: Turn, outcome: Undecided) -> None:
+    reason = outcome.reason
+    if outcome.kind == "lost":
+        reason = f"StateLost: {reason}"
+        if turn.state.losses:
+            recent = [f"worker {x.worker} ({x.reason})" for x in turn.state.losses[-4:]]
+            reason += f". Lost before: {', '.join(recent)}"
+    ending.stop(turn, Ending(status=1, reason=reason))
+
+
+def _apply(turn: Turn, decision: Decision) -> None:
+    for m in turn.state.members:
+        version = -1 if m in decision.sources else decision.target
+        turn.update(m, pristine=False, version=version)
+    turn.set(
+        phase="training",
+        since=turn.now,
+        decision=decision,
+        restoring=tuple(m for m in turn.state.members if m in decision.sources),
+        newest=max(turn.state.newest, decision.target),
+        newest_by=-1,
+    )
+    for m in turn.state.members:
+        turn.deliver(m, decision)
+
+
+def _stand_by(turn: Turn) -> None:
+    """Have those in reserve make a dry step: the first state is safe, so they may spoil theirs."""
+    for worker in turn.state.workers.values():
+        if worker.phase == "ready":
+            turn.update(worker.id, phase="standby", since=turn.now)
+            turn.deliver(worker.id, StandBy())
+
+
+def _all_finished(turn: Turn) -> bool:
+    """End the job if every member has left its loop; True if the job is over or about to be."""
+    members = [turn.state.workers[m] for m in turn.state.members]
+    if not members or any(m.finished < 0 for m in members):
+        return False
+    versions = sorted({m.finished for m in members})
+    if len(versions) > 1:
+        told = ", ".join(f"worker {m.id} at version {m.finished}" for m in members)
+        reason = (
+            f"the members left their loops at different versions: {told}; every rank must run the same steps"
+        )
+        ending.stop(turn, Ending(status=1, reason=reason))
+    else:
+        ending.finish(turn, versions[0])
+    return True
+
+
+def _grow(turn: Turn) -> None:
+    """Take in the workers that have become ready."""
+    state = turn.state
+    if state.draining or turn.closing() or len(state.members) >= state.settings.nproc_per_node:
+        return
+    choice = _choose(turn, state.members)
+    if len(choice.members) > len(state.members):
+        install(turn, choice.members, choice.reason)
+
+
+def _try_again(turn: Turn) -> None:
+    """Leave the waiting phase if there are enough workers now, or if none can come any more."""
+    state = turn.state
+    if _all_finished(turn):
+        return
+    if turn.closing():
+        reason = f"drained ({state.draining}) while waiting: {state.reason}"
+        ending.stop(turn, Ending(status=0, reason=reason))
+        return
+    if state.draining and state.unseeded:
+        ending.end(turn, Ending(status=0, reason=f"drained before the first step ({state.draining})"))
+        return
+    choice = _seeded(turn) if state.unseeded else _choose(turn, state.members)
+    if choice.members:
+        for m in state.members:
+            if m not in choice.members:
+                turn.fence(m, "it has no state, and its place goes to a worker that has")
+        install(turn, choice.members, choice.reason)
+        return
+    coming = [w for w in state.workers.values() if w.phase in COMING or w.phase == "fenced"]
+    too_few = len(state.members) + len(coming) < state.settings.min_workers
+    if too_few or (state.unseeded and not coming):
+        reason = f"{state.reason}, and no worker can be started any more ({state.restarts} restarts used)"
+        ending.stop(turn, Ending(status=1, reason=reason))
+
+
+def _seeded(turn: Turn) -> Choice:
+    """Put a worker whose state is as the script built it at rank 0."""
+    state = turn.state
+    candidates = [*state.members, *turn.available()]
+    fresh = [m for m in candidates if state.workers[m].pristine]
+    if not fresh or len(candidates) < state.settings.min_workers:
+        return Choice((), state.reason)
+    order = [fresh[0], *(m for m in candidates if m != fresh[0])]
+    return Choice(tuple(order[: state.settings.nproc_per_node]), f"worker {fresh[0]} holds version 0")
