@@ -47,9 +47,7 @@ class _Capture:
             self._add(buffer, name)
         fixed = len(self._entries)
         pieces = {"optimizers": self._optimizers(), "extra": self._extra(), "objects": self._objects()}
-        pieces["layout"] = self._writer.piece(
-            [_layout(entry.tensor) for entry in self._entries[fixed:]], "layout"
-        )
+        pieces["layout"] = self._writer.piece(_layouts(self._entries[fixed:]), "layout")
         return State(self._entries, self._writer.packed(self._writer.mapping(pieces)))
 
     def _optimizers(self) -> object:
@@ -110,6 +108,7 @@ class _Capture:
         return self._add(tensor, path)
 
     def _add(self, tensor: torch.Tensor, name: str) -> int:
+        name = name if name.isascii() else name.encode("utf-8", "backslashreplace").decode()
         unique, turn = name, 1
         while unique in self._names:
             turn += 1
@@ -121,11 +120,20 @@ class _Capture:
         return len(self._entries) - 1
 
 
-def _layout(tensor: torch.Tensor) -> list[object]:
-    """Return [device type, strides or None], so that a missing tensor can be created alike."""
-    if tensor.is_contiguous() or not _is_permuted(tensor):
-        return [tensor.device.type, None]
-    return [tensor.device.type, list(tensor.stride())]
+def _layouts(entries: list[Entry]) -> dict[str, dict[str, object]]:
+    """Return device types and strides by name, so that a missing tensor can be created alike.
+
+    What is not mentioned is on the CPU, and contiguous.
+    """
+    devices: dict[str, object] = {}
+    strides: dict[str, object] = {}
+    for entry in entries:
+        tensor = entry.tensor
+        if not tensor.is_cpu:
+            devices[entry.name] = tensor.device.type
+        if not tensor.is_contiguous() and _is_permuted(tensor):
+            strides[entry.name] = list(tensor.stride())
+    return {"devices": devices, "strides": strides}
 
 
 def _is_permuted(tensor: torch.Tensor) -> bool:

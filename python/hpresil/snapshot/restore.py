@@ -133,29 +133,24 @@ class Restoration:
     def _fits(self, index: int, here: Any) -> bool:
         if not isinstance(here, torch.Tensor) or id(here) in self._bound:
             return False
-        entry, (device, _) = self.state.tensors[index], self._layout(index)
-        alike = here.dtype == entry.dtype and tuple(here.shape) == entry.shape and here.device.type == device
-        return alike and 0 not in here.stride()
+        entry = self.state.tensors[index]
+        alike = here.dtype == entry.dtype and tuple(here.shape) == entry.shape
+        return alike and here.device.type == self._device(entry) and 0 not in here.stride()
 
-    def _layout(self, index: int) -> tuple[str, list[int] | None]:
-        fixed = len(self.state.tensors) - len(self._root["layout"])
-        device, strides = self._root["layout"][index - fixed]
-        return device, strides
+    def _device(self, entry: Entry) -> str:
+        return str(self._root["layout"]["devices"].get(entry.name, "cpu"))
 
     def _create_missing(self) -> None:
         owners = dict(self._owners())
         for index, entry in enumerate(self.state.tensors):
             if index in self._targets:
                 continue
-            device_type, strides = self._layout(index)
+            device_type, strides = self._device(entry), self._root["layout"]["strides"].get(entry.name)
             near = owners.get(index)
             if near is None or near.device.type != device_type:
                 near = next((p for _, p in self._inventory.parameters if p.device.type == device_type), None)
             device = torch.device(device_type) if near is None else near.device
-            contiguous = torch.empty(entry.shape, device="meta").stride()
-            self._targets[index] = torch.empty_strided(
-                entry.shape, contiguous if strides is None else strides, dtype=entry.dtype, device=device
-            )
+            self._targets[index] = _empty(entry, strides, device)
 
     def _owners(self) -> Iterator[tuple[int, nn.Parameter]]:
         """Yield (index of optimizer state, the parameter it belongs to)."""
@@ -199,6 +194,12 @@ class Restoration:
 
 _SAME = "all workers must build the same model from the same script and settings"
 _NOTHING = object()
+
+
+def _empty(entry: Entry, strides: list[int] | None, device: torch.device) -> torch.Tensor:
+    if strides is None:
+        return torch.empty(entry.shape, dtype=entry.dtype, device=device)
+    return torch.empty_strided(entry.shape, strides, dtype=entry.dtype, device=device)
 
 
 def copy_bits(target: torch.Tensor, source: torch.Tensor) -> None:

@@ -68,7 +68,7 @@ class State:
     def structure(self) -> dict[str, Any]:
         """Return the python values; a `TensorRef` stands for each tensor."""
         root = decode(self.values, lambda ref: ref)
-        if type(root) is not dict or not all(type(root.get(key)) is dict for key in PARTS):
+        if type(root) is not dict or not all(type(root.get(key)) is dict for key in _PARTS):
             raise DataError("the python values of this state are not those of a snapshot")
         return root
 
@@ -93,6 +93,7 @@ class State:
 
 
 PARTS = ("extra", "optimizers", "objects")
+_PARTS = (*PARTS, "layout")
 _TENSOR = "\0tensor"
 
 

@@ -70,7 +70,7 @@ _ADVICE = (
     "str, bytes, list, tuple, dict, set, numpy arrays, tensors), or leave it out and rebuild it in the script"
 )
 _DAMAGE = (
-    msgspec.MsgspecError, ValueError, TypeError, KeyError, IndexError, AttributeError, struct.error, RecursionError,
+    msgspec.MsgspecError, ValueError, TypeError, LookupError, AttributeError, struct.error, RecursionError,
 )  # fmt: skip
 _pack = msgspec.msgpack.Encoder().encode
 
