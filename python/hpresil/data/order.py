@@ -19,7 +19,8 @@ Two levels keep reads nearly sequential and yet mix distant places of the data s
 
 Keys depend on (seed, epoch, level, window), so every epoch has an order of its own.
 
-Not guaranteed: this is statistical mixing, not cryptography; not every permutation can occur.
+Not guaranteed: this is statistical mixing, not cryptography. Every sample is equally likely at every
+place, but not every permutation is equally likely, and of large sets most cannot occur at all.
 
 Sources: Luby and Rackoff, "How to construct pseudorandom permutations" (1988); Black and Rogaway,
 "Ciphers with arbitrary finite domains" (2002) for grids and cycle walking; the multipliers of the

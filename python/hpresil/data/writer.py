@@ -39,8 +39,8 @@ class TokenWriter:
     def __init__(self, path: str | os.PathLike[str], *, vocabulary: int, force: bool = False) -> None:
         self.path = Path(path)
         check_target(self.path, force=force)
-        if not 1 <= vocabulary <= 1 << 32:
-            raise ConfigError(f"a vocabulary has between 1 and 2^32 tokens, got {vocabulary}")
+        if not 1 <= vocabulary < 1 << 32:
+            raise ConfigError(f"a vocabulary has between 1 and 2^32 - 1 tokens, got {vocabulary}")
         self.vocabulary = vocabulary
         self.tokens = 0
         self.documents = 0

@@ -34,6 +34,7 @@ from hpresil.membership.messages import Committed
 COMPARED = ("loss", "grad_norm", "samples", "state")
 RECENT_STEPS = 1024
 EARLY_STEPS = 1024
+LINE_BEGIN = b'{"step":'
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -275,7 +276,8 @@ class Recorder:
 
     def _whole(self, file: Iterable[bytes]) -> Iterator[bytes]:
         for raw in file:
-            if raw.endswith(b"\n"):  # only the last line can lack it: its writer was killed
+            # The writer may have been killed in its last line; what does not begin like one is foreign.
+            if raw.endswith(b"\n") or not raw.startswith(LINE_BEGIN[: len(raw)]):
                 self._offsets.append(self._bytes)
                 self._bytes += len(raw)
                 yield raw
