@@ -77,7 +77,8 @@ class Header:
         """Return the header page up to the seal word."""
         fixed = FIXED.pack(
             MAGIC, FORMAT, HEADER_BYTES, self.version, self.generation, self.frame_bytes, self.fills,
-            self.manifest_offset, self.manifest_bytes, self.sums_offset, self.sums_bytes, self.manifest_crc, 0,
+            self.manifest_offset, self.manifest_bytes, self.sums_offset, self.sums_bytes,
+            self.manifest_crc, 0,
         )  # fmt: skip
         spans = b"".join(SECTION.pack(s.offset, s.nbytes, s.tensors, s.crc) for s in self.sections)
         return (fixed + spans).ljust(SEAL_OFFSET, b"\0")
@@ -99,16 +100,15 @@ def parse_header(page: bytes, size: int, crc32c: Callable[[bytes], int]) -> Head
         raise TransferFailed("this memory is not a snapshot frame (no magic number), or was never filled")
     if form != FORMAT:
         raise TransferFailed(
-            f"the frame has format {form}, this hpresil reads {FORMAT}; use one version everywhere"
+            f"the frame has format {form}, this hpresil reads {FORMAT}; use one version of it"
         )
     (word,) = struct.unpack_from("<Q", page, SEAL_OFFSET)
     if word != seal_word(crc32c(page[:SEAL_OFFSET])):
         state = "is not sealed: its writer has not finished or died" if word == 0 else "has a damaged header"
         raise TransferFailed(f"the frame {state}; take the state from another source")
-    spans = [
-        SectionSpan(*SECTION.unpack_from(page, FIXED.size + i * SECTION.size)) for i in range(len(SECTIONS))
-    ]
-    header = Header(*fields[1:-1], sections=spans)
+    starts = range(FIXED.size, FIXED.size + len(SECTIONS) * SECTION.size, SECTION.size)
+    spans = [SectionSpan(*SECTION.unpack_from(page, start)) for start in starts]
+    header = Header(*fields[1:-1], spans)
     if header.frame_bytes > size:
         raise TransferFailed(f"the frame is truncated: {size} of {header.frame_bytes} bytes are there")
     return header
