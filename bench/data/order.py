@@ -3,7 +3,8 @@
     PYTHONPATH=python python bench/data/order.py [--indices 20000] [--json FILE]
 
 ``sequential`` is what training does (consecutive positions); ``random`` jumps over the whole epoch, so no
-cache helps; ``resume`` is the first index at a far position with all caches empty. Medians, in CPU time of the thread.
+cache helps; ``resume`` is the first index at a far position with all caches empty.
+Medians, in CPU time of the thread.
 """
 
 import argparse
