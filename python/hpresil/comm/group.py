@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from hpresil.base.deadline import Deadline, now
-from hpresil.base.errors import PeerLost
+from hpresil.base.errors import NativeError, PeerLost
 from hpresil.comm.rendezvous import Connections, Rendezvous
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class InterruptPage(Protocol):
     def arm_interrupt(self, generation: int, fds: list[int], /) -> None:
         """Shut down ``fds`` as soon as the generation word is above ``generation``."""
 
-    def disarm_interrupt(self) -> None:
+    def disarm_interrupt(self) -> object:
         """Forget the descriptors."""
 
 
@@ -83,15 +83,20 @@ class Group:
         self.interrupted = False
         self._backend, self._connections, self._page = backend, connections, page
         if page is not None and connections is not None:
-            page.arm_interrupt(generation, [endpoint.fd for endpoint in connections.endpoints])
+            try:
+                page.arm_interrupt(generation, [endpoint.fd for endpoint in connections.endpoints])
+            except NativeError as error:  # gloo has closed one of them already
+                lost = self.lost("a connection ended as soon as the group was built", error)
+                self.close(GIVE_UP_S)
+                raise lost from error
 
     def send(self, tensor: torch.Tensor, to: int, tag: int) -> Any:
         """Start sending a contiguous tensor; it must not change before the work was waited for."""
-        return self._start(lambda: self._backend.send([tensor], to, tag), "sending")
+        return self._start("send", tensor, to, tag)
 
     def receive(self, tensor: torch.Tensor, source: int, tag: int) -> Any:
         """Start receiving into a contiguous tensor of the sender's size."""
-        return self._start(lambda: self._backend.recv([tensor], source, tag), "receiving")
+        return self._start("recv", tensor, source, tag)
 
     def wait(self, work: Any, deadline: Deadline) -> None:
         """Wait for a work without the GIL.
@@ -139,13 +144,14 @@ class Group:
             _park(thread, f"deletion of the group of generation {self.generation}")
         return not thread.is_alive()
 
-    def _start(self, operation: Any, doing: str) -> Any:
-        if self.interrupted or self._backend is None:
-            raise self.lost(f"{doing} was refused", RuntimeError("the group is closed"))
+    def _start(self, operation: str, tensor: torch.Tensor, peer: int, tag: int) -> Any:
+        backend = self._backend  # `close` may drop it meanwhile
+        if self.interrupted or backend is None:
+            raise self.lost(f"{operation} with rank {peer} was refused", RuntimeError("the group is closed"))
         try:
-            return operation()
+            return getattr(backend, operation)([tensor], peer, tag)
         except RuntimeError as error:
-            raise self.lost(f"{doing} failed", error) from error
+            raise self.lost(f"{operation} with rank {peer} failed", error) from error
 
 
 class Builder:

@@ -27,11 +27,12 @@ import torch
 from hpresil.base.deadline import Deadline
 from hpresil.comm import staging
 from hpresil.comm.arithmetic import BLOCK, add, divide, plain_arithmetic, square_sums, tree_sum
-from hpresil.comm.exchange import SQUARES, STATS, finish, gather, others
+from hpresil.comm.exchange import SQUARES, STATS, broadcast_bytes, finish, gather, others, vote
 from hpresil.comm.group import Group
 from hpresil.comm.schedule import Chunk, Schedule, owned, schedule
 from hpresil.elastic.slots import Node
 
+__all__ = ["BLOCK", "Reduced", "broadcast_bytes", "reduce", "square_sum", "vote"]
 CHUNK_BLOCKS = 16  # 1 MiB of fp32
 WINDOW = 4  # chunks that may be on their way to one owner
 
@@ -90,8 +91,27 @@ def reduce(
     try:
         with plain_arithmetic():
             return exchange.run(stats, scale_of)
+    except BaseException:
+        group.interrupt()  # what was sent already would meet the receives of a later call
+        raise
     finally:
         exchange.release()
+
+
+def square_sum(flats: Sequence[torch.Tensor], norm_blocks: Sequence[int]) -> float:
+    """Return the sum of squares of the leading blocks of each tensor, as `reduce` computes it.
+
+    Args:
+        flats: 1-D, contiguous, float32 or float64, of whole blocks.
+        norm_blocks: For each tensor, the leading blocks that count.
+    """
+    squares = torch.zeros(sum(norm_blocks), dtype=torch.float64)
+    with plain_arithmetic():
+        start = 0
+        for flat, counted in zip(flats, norm_blocks, strict=True):
+            square_sums(flat[: counted * BLOCK], squares[start : start + counted])
+            start += counted
+        return tree_sum(squares)
 
 
 class _Exchange:

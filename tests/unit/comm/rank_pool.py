@@ -57,6 +57,7 @@ class Here:
     def build(self, generation, rank, size, timeout_s=10.0, page=None):
         from hpresil.comm.group import Builder
 
+        self.interrupted_at = None
         self.builder = Builder(
             self.store(generation, timeout_s),
             generation=generation,

@@ -1,0 +1,331 @@
+"""Groups that are given up: peers that stop or die at any point, and what survivors do next."""
+
+import random
+import signal
+import socket
+import threading
+import time
+
+import pytest
+import torch
+from reduction_case import BLOCK, Case, expected, maps, tensors
+
+from hpresil.base.errors import PeerLost
+from hpresil.comm.group import Builder, parked
+from hpresil.comm.reduction import reduce
+from hpresil.comm.sockets import inodes, opened_since, shut_down
+from hpresil.elastic.slots import regular
+
+CASE = Case(seed=9, slots=8, blocks=(24, 3), norm_blocks=(24, 2), special=False)
+PROMPT_S = 1.0  # generous: the machine is shared; what was measured is printed
+
+
+def build_here(here, rank, size, generation, page=False):
+    from hpresil.comm import group
+
+    before = inodes()
+    if here.group is not None:
+        assert here.group.close(2.0), group.parked()
+    began = time.monotonic()
+    here.build(generation, rank, size, page=RecordingPage(here) if page else None)
+    here.kept["sockets"] = before
+    return time.monotonic() - began
+
+
+def reduce_here(here, carried):
+    """One reduction; returns its answer, or how it failed and how long after the interruption."""
+    rank = here.group.rank
+    out = [
+        torch.zeros(CASE.blocks[0] * BLOCK),
+        torch.zeros(CASE.blocks[1] * BLOCK, dtype=torch.float64),
+    ]
+    stats = torch.from_numpy(CASE.stats(rank, len(carried)))
+    nodes = tensors(CASE, carried[rank])
+    here.tell("entered")
+    try:
+        reduced = reduce(
+            here.group,
+            nodes=nodes,
+            out=out,
+            carried=carried,
+            slots=CASE.slots,
+            stats=stats,
+            norm_blocks=CASE.norm_blocks,
+            scale_of=lambda summed: float(sum(summed.tolist())),
+        )
+    except PeerLost as error:
+        ended = time.monotonic()
+        here.kept["lost_out"], here.kept["copies"] = out, [flat.clone() for flat in out]
+        return "lost", ended - (here.interrupted_at or ended), str(error), (error.rank, error.generation)
+    from reduction_case import digest
+
+    return [digest(flat.numpy()) for flat in out], reduced.square_sum.hex(), reduced.stats.tolist()
+
+
+def close_here(here):
+    """Close the group; returns (in time, seconds, TCP sockets left, parked)."""
+    began = time.monotonic()
+    in_time = here.group.close(2.0)
+    took = time.monotonic() - began
+    here.group = None
+    return in_time, took, len(opened_since(here.kept["sockets"])), parked()
+
+
+def unchanged_here(here):
+    """Whether the outputs of the lost reduction are what they were when it was reported lost."""
+    return all(map(torch.equal, here.kept.pop("lost_out"), here.kept.pop("copies")))
+
+
+class RecordingPage:
+    """Stands for the liveness page: keeps what it was told."""
+
+    def __init__(self, here):
+        self.told = here.kept.setdefault("told", [])
+
+    def arm_interrupt(self, generation, fds):
+        peers = [socket.socket(fileno=fd).detach() for fd in fds]
+        self.told.append(("arm", generation, len(peers)))
+
+    def disarm_interrupt(self):
+        self.told.append(("disarm",))
+
+
+def told_here(here):
+    here.group.close(2.0)
+    return here.kept.pop("told")
+
+
+def form(pool, size, **more):
+    pool.need(size)
+    generation = pool.generation()
+    each = [{"rank": r, "size": size, "generation": generation} | more for r in range(size)]
+    return pool.run(build_here, each)
+
+
+def check_survivors_repeat_the_step(pool, survivors):
+    built = form(pool, survivors)
+    carried = maps("after", CASE.slots, survivors)
+    answer = expected(CASE)
+    for number in range(survivors):
+        pool.start(number, reduce_here, carried=carried)
+    for number in range(survivors):
+        assert pool.hear(number) == ("entered",)
+        got = pool.result(number)
+        assert (got[0], got[1], got[2]) == (answer[0], answer[1], answer[2])
+    return max(built)
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_a_reduction_with_a_stopped_peer_ends_soon_after_the_interruption(pool, turn):
+    form(pool, 4)
+    pool.signal(3, signal.SIGSTOP)
+    pool.wait_stopped(3)
+    for number in range(3):
+        pool.start(number, reduce_here, carried=regular(CASE.slots, 4))
+    for number in range(3):
+        assert pool.hear(number) == ("entered",)
+    threading.Event().wait(random.Random(turn).random() * 0.1)  # interrupt at another place each turn
+    for number in range(3):
+        pool.interrupt(number)
+    results = [pool.result(number) for number in range(3)]
+    assert all(result[0] == "lost" for result in results), results
+    assert all("interrupted" in result[2] and "repeated" in result[2] for result in results)
+    closed = pool.run(close_here, [{}] * 3)
+    built = check_survivors_repeat_the_step(pool, 3)
+    pool.signal(3, signal.SIGCONT)
+    pool.start(3, reduce_here, carried=regular(CASE.slots, 4))
+    assert pool.hear(3) == ("entered",)
+    assert pool.result(3)[0] == "lost"
+    assert [c[0] for c in closed] == [True] * 3
+    assert [c[2:] for c in closed] == [(0, [])] * 3, "sockets or threads are left"
+    assert pool.run(unchanged_here, [{}] * 3) == [True] * 3, "a late message was written into a result"
+    pool.start(3, close_here)
+    assert pool.result(3)[0]
+    print(
+        f"stopped peer: failed after {[f'{r[1] * 1e3:.1f}' for r in results]} ms, closed in "
+        f"{[f'{c[1] * 1e3:.1f}' for c in closed]} ms, next group in {built * 1e3:.1f} ms"
+    )
+    assert max(result[1] for result in results) < PROMPT_S
+
+
+def test_a_killed_peer_fails_the_reduction_of_everybody_without_any_interruption(pool):
+    form(pool, 4)
+    pool.signal(3, signal.SIGSTOP)
+    pool.wait_stopped(3)
+    for number in range(3):
+        pool.start(number, reduce_here, carried=regular(CASE.slots, 4))
+    for number in range(3):
+        assert pool.hear(number) == ("entered",)
+    began = time.monotonic()
+    pool.signal(3, signal.SIGKILL)
+    results = [pool.result(number) for number in range(3)]
+    took = time.monotonic() - began
+    assert all(result[0] == "lost" and "failed after" in result[2] for result in results), results
+    assert [result[3][0] for result in results] == [0, 1, 2]
+    closed = pool.run(close_here, [{}] * 3)
+    assert [(c[0], *c[2:]) for c in closed] == [(True, 0, [])] * 3
+    built = check_survivors_repeat_the_step(pool, 3)
+    print(f"killed peer: everybody failed after {took * 1e3:.1f} ms, next group in {built * 1e3:.1f} ms")
+    assert took < PROMPT_S
+
+
+def stop_in_rendezvous(here, rank, size, generation, after):
+    here.stop_after_setting = after
+    try:
+        here.build(generation, rank, size, timeout_s=1.0)
+    except PeerLost as error:
+        return str(error)
+    return "built"
+
+
+def try_build(here, rank, size, generation):
+    """Build while somebody stops; a group that comes about fails in its first reduction instead."""
+    here.tell("entered")
+    began = time.monotonic()
+    try:
+        here.build(generation, rank, size, timeout_s=10.0)
+        here.tell("built")
+        reduced = reduce_here_quietly(here, size)
+        return reduced, time.monotonic() - here.interrupted_at
+    except PeerLost as error:
+        here.tell("unbuilt")
+        return str(error), time.monotonic() - (here.interrupted_at or began), parked()
+
+
+def reduce_here_quietly(here, size):
+    from hpresil.comm.exchange import vote
+
+    try:
+        vote(here.group)
+    except PeerLost as error:
+        here.group.close(2.0)
+        return str(error)
+    return "voted"
+
+
+@pytest.mark.parametrize("after", ["listener/2", "0/2"])
+def test_a_peer_that_stops_in_the_rendezvous_holds_nobody_up(pool, after):
+    """It stops before or after it has published its address, in the second case before it connects."""
+    pool.need(3)
+    generation = pool.generation()
+    pool.start(2, stop_in_rendezvous, rank=2, size=3, generation=generation, after=after)
+    for number in range(2):
+        pool.start(number, try_build, rank=number, size=3, generation=generation)
+        assert pool.hear(number) == ("entered",)
+    pool.wait_stopped(2)
+    threading.Event().wait(0.1)
+    for number in range(2):
+        pool.interrupt(number)
+    results = []
+    for number in range(2):
+        said = pool.hear(number)
+        results.append((said[0], *pool.result(number)))
+    pool.signal(2, signal.SIGCONT)
+    pool.result(2)
+    print(
+        f"stopped after publishing {after}: "
+        + "; ".join(f"{r[0]}, {r[2] * 1e3:.1f} ms: {r[1]}" for r in results)
+    )
+    assert all("interrupted" in result[1] and result[2] < PROMPT_S for result in results), results
+    assert check_survivors_repeat_the_step(pool, 3) < PROMPT_S
+
+
+def test_the_page_is_told_the_connected_sockets_and_to_forget_them_before_they_close(pool):
+    form(pool, 3, page=True)
+    told = pool.run(told_here, [{}] * 3)
+    assert [[event[0] for event in events] for events in told] == [["arm", "disarm"]] * 3
+    assert [events[0][2] for events in told] == [2, 2, 2]
+
+
+class FakePeer:
+    """Rank 1 of 2 in this process: publishes a listener above or below rank 0's, and does nothing else."""
+
+    def __init__(self, above):
+        self.above, self.values, self.changed = above, {}, threading.Condition()
+        self.listener = None
+
+    def put(self, key, value):
+        with self.changed:
+            self.values[key] = value
+            if key == "listener/0":
+                self.listen(int(value.split()[1]))
+                self.values["listener/1"] = b"127.0.0.1 %d" % self.listener.getsockname()[1]
+            elif key == "0/0":
+                ours = b"\x02\x00" + int(self.values["listener/0"].split()[1]).to_bytes(2, "big")
+                theirs = b"\x02\x00" + self.listener.getsockname()[1].to_bytes(2, "big")
+                assert value.count(ours) == 1
+                self.values["0/1"] = value.replace(ours, theirs)
+            self.changed.notify_all()
+
+    def fetch(self, keys, timeout_s):
+        with self.changed:
+            assert self.changed.wait_for(lambda: all(key in self.values for key in keys), timeout_s)
+            return [self.values[key] for key in keys]
+
+    def listen(self, port):
+        while True:
+            self.listener = socket.socket()
+            self.listener.bind(("127.0.0.1", 0))
+            if (socket.htons(self.listener.getsockname()[1]) > socket.htons(port)) == self.above:
+                self.listener.listen()
+                return
+            self.listener.close()
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_a_peer_that_never_connects_to_us_is_given_up(interrupted):
+    """Nothing but our own visit to the listener can end gloo's wait for a connection."""
+    from hpresil.comm.store import GenerationStore
+
+    peer = FakePeer(above=True)
+    store = GenerationStore(peer.put, peer.fetch, generation=4, timeout_s=5.0)
+    builder = Builder(
+        store,
+        generation=4,
+        rank=0,
+        size=2,
+        hostname="127.0.0.1",
+        timeout_s=5.0 if interrupted else 0.3,
+        page=None,
+    )
+    before, interrupted_at = inodes(), []
+
+    def interrupt_when_connecting():
+        with peer.changed:
+            assert peer.changed.wait_for(lambda: "0/1" in peer.values, 5.0)
+        threading.Event().wait(0.05)
+        interrupted_at.append(time.monotonic())
+        if interrupted:
+            builder.interrupt()
+
+    thread = threading.Thread(target=interrupt_when_connecting)
+    thread.start()
+    with pytest.raises(PeerLost, match="rank 0 of generation 4: no group of 2 ranks"):
+        builder.build()
+    ended = time.monotonic()
+    thread.join(5.0)
+    peer.listener.close()
+    assert ended - interrupted_at[0] < PROMPT_S
+    assert parked() == []
+    assert opened_since(before) == []
+    builder.interrupt()  # also later, and more than once
+
+
+def test_a_listening_or_replaced_socket_is_never_shut_down():
+    before = inodes()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with socket.create_connection(server.getsockname()) as client:
+            accepted, _ = server.accept()
+            listening = [e for e in opened_since(before) if e.listening]
+            ends = [e for e in opened_since(before) if e.peer is not None]
+            assert [e.fd for e in listening] == [server.fileno()]
+            assert {e.fd for e in ends} == {client.fileno(), accepted.fileno()}
+            assert not shut_down(listening[0])
+            mine = next(e for e in ends if e.fd == client.fileno())
+            assert not shut_down(mine._replace(inode=mine.inode + 1))
+            client.sendall(b"still there")
+            assert accepted.recv(20) == b"still there"
+            assert shut_down(mine)
+            assert accepted.recv(20) == b""
+            accepted.close()
+        assert not shut_down(mine)
