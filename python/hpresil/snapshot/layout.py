@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import msgspec
 
@@ -84,6 +84,9 @@ class Header:
         return (fixed + spans).ljust(SEAL_OFFSET, b"\0")
 
 
+_NUMBERS = [field.name for field in fields(Header)][:-1]
+
+
 def seal_word(header_crc: int) -> int:
     """Return the word that makes a frame with this header checksum valid."""
     return header_crc << 32 | SEAL_MARK
@@ -95,7 +98,7 @@ def parse_header(page: bytes, size: int, crc32c: Callable[[bytes], int]) -> Head
     Raises:
         TransferFailed: Foreign, unsealed, damaged or truncated; the message says which.
     """
-    magic, form, *fields = FIXED.unpack_from(page)
+    magic, form, *numbers = FIXED.unpack_from(page)
     if magic != MAGIC:
         raise TransferFailed("this memory is not a snapshot frame (no magic number), or was never filled")
     if form != FORMAT:
@@ -108,7 +111,7 @@ def parse_header(page: bytes, size: int, crc32c: Callable[[bytes], int]) -> Head
         raise TransferFailed(f"the frame {state}; take the state from another source")
     starts = range(FIXED.size, FIXED.size + len(SECTIONS) * SECTION.size, SECTION.size)
     spans = [SectionSpan(*SECTION.unpack_from(page, start)) for start in starts]
-    header = Header(*fields[1:-1], spans)
+    header = Header(**dict(zip(_NUMBERS, numbers[1:-1], strict=True)), sections=spans)
     if header.frame_bytes > size:
         raise TransferFailed(f"the frame is truncated: {size} of {header.frame_bytes} bytes are there")
     return header

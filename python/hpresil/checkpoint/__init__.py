@@ -1,0 +1,1 @@
+"""Versions made durable: directories that are either complete or ignored."""
