@@ -1,18 +1,22 @@
 # CUDA when a working nvcc is there. Sets HPRESIL_HAS_CUDA.
 #
-# HPRESIL_CUDA, a cache variable or else an environment variable: AUTO (the default), ON (no nvcc is an
-# error) or OFF (nvcc is not looked for).
+# HPRESIL_CUDA, given with -D or else in the environment: AUTO (the default), ON (no nvcc is an error)
+# or OFF (nvcc is not looked for). The environment is read at every configuration, never cached.
 
-if(DEFINED ENV{HPRESIL_CUDA})
-  set(_wanted "$ENV{HPRESIL_CUDA}")
+set(HPRESIL_CUDA "" CACHE STRING "AUTO, ON or OFF; empty: what the environment says")
+if(HPRESIL_CUDA)
+  string(TOUPPER "${HPRESIL_CUDA}" _wanted)
+elseif(DEFINED ENV{HPRESIL_CUDA})
+  string(TOUPPER "$ENV{HPRESIL_CUDA}" _wanted)
 else()
   set(_wanted AUTO)
 endif()
-set(HPRESIL_CUDA "${_wanted}" CACHE STRING "AUTO, ON or OFF")
-string(TOUPPER "${HPRESIL_CUDA}" _wanted)
+if(NOT _wanted MATCHES "^(AUTO|ON|OFF)$")
+  message(FATAL_ERROR "HPRESIL_CUDA is ${_wanted}; it can be AUTO, ON or OFF")
+endif()
 
 set(HPRESIL_HAS_CUDA OFF)
-if(_wanted MATCHES "^(AUTO|ON|1|TRUE|YES)$")
+if(NOT _wanted STREQUAL "OFF")
   include(CheckLanguage)
   check_language(CUDA)
   if(CMAKE_CUDA_COMPILER)
@@ -29,10 +33,9 @@ if(_wanted MATCHES "^(AUTO|ON|1|TRUE|YES)$")
       set(CMAKE_CUDA_STANDARD_REQUIRED ON)
       set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
     endif()
-  elseif(NOT _wanted STREQUAL "AUTO")
-    message(FATAL_ERROR "HPRESIL_CUDA=${HPRESIL_CUDA}, but no working nvcc was found")
   endif()
-elseif(NOT _wanted MATCHES "^(OFF|0|FALSE|NO)$")
-  message(FATAL_ERROR "HPRESIL_CUDA=${HPRESIL_CUDA} is none of AUTO, ON, OFF")
+endif()
+if(_wanted STREQUAL "ON" AND NOT HPRESIL_HAS_CUDA)
+  message(FATAL_ERROR "HPRESIL_CUDA=ON, but there is no working nvcc of CUDA 12 or newer")
 endif()
 message(STATUS "hpresil: CUDA ${HPRESIL_HAS_CUDA} ${CMAKE_CUDA_COMPILER_VERSION}")

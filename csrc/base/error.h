@@ -16,8 +16,7 @@ class NativeError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-[[noreturn]] void fail(const std::string& what,
-                       std::source_location where = std::source_location::current());
+[[noreturn]] void fail(const std::string& what, std::source_location where = std::source_location::current());
 
 // Adds the text of `error`, a value of errno.
 [[noreturn]] void fail_errno(const std::string& what, int error,

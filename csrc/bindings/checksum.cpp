@@ -60,8 +60,8 @@ std::uint32_t copy_one(Address to, Address from, std::size_t nbytes, int threads
 }  // namespace
 
 void bind_checksum(py::module_& module) {
-  module.def("crc32c", &checksum_at, py::arg("address"), py::arg("nbytes"), py::arg("seed") = 0, py::kw_only(),
-             py::arg("level") = "");
+  module.def("crc32c", &checksum_at, py::arg("address"), py::arg("nbytes"), py::arg("seed") = 0,
+             py::kw_only(), py::arg("level") = "");
   module.def("crc32c", &checksum_of, py::arg("data"), py::arg("seed") = 0, py::kw_only(),
              py::arg("level") = "");
   module.def("crc32c_join", &crc32c_join, py::arg("first"), py::arg("second"), py::arg("second_bytes"));

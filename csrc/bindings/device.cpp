@@ -6,7 +6,9 @@
 namespace hpresil::bindings {
 namespace {
 
-std::string version(int number) { return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10); }
+std::string version(int number) {
+  return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10);
+}
 
 py::list devices() {
   std::vector<Device> found;
@@ -53,9 +55,10 @@ void bind_device(py::module_& module) {
       [](Address address, std::size_t nbytes) { register_host_memory(pointer(address), nbytes); },
       py::arg("address"), py::arg("nbytes"), py::call_guard<py::gil_scoped_release>());
   module.def(
-      "cuda_unregister", [](Address address) { unregister_host_memory(pointer(address)); }, py::arg("address"),
-      py::call_guard<py::gil_scoped_release>());
-  module.def("push_trace_range", [](const std::string& name) { push_trace_range(name.c_str()); }, py::arg("name"));
+      "cuda_unregister", [](Address address) { unregister_host_memory(pointer(address)); },
+      py::arg("address"), py::call_guard<py::gil_scoped_release>());
+  module.def(
+      "push_trace_range", [](const std::string& name) { push_trace_range(name.c_str()); }, py::arg("name"));
   module.def("pop_trace_range", &pop_trace_range);
 }
 

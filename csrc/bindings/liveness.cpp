@@ -85,8 +85,9 @@ void bind_page_state(py::module_& module) {
       .def_readonly("stamps", &PageState::stamps)
       .def_readonly("generation", &PageState::generation)
       .def("__repr__", [](const PageState& s) {
-        return py::str("PageState(held={}, ended={}, fatal_signal={}, phase={}, step={}, slot={}, stamp_ns={}, "
-                       "stamps={}, generation={})")
+        return py::str(
+                   "PageState(held={}, ended={}, fatal_signal={}, phase={}, step={}, slot={}, stamp_ns={}, "
+                   "stamps={}, generation={})")
             .format(s.held, s.ended, s.fatal_signal, s.phase, s.step, s.slot, s.stamp_ns, s.stamps,
                     s.generation);
       });
@@ -95,40 +96,45 @@ void bind_page_state(py::module_& module) {
 void bind_page(py::module_& module) {
   py::class_<PyPage>(module, "Page")
       .def_static("create", [] { return PyPage{Page::create(), nullptr}; })
-      .def_static("attach", [](int fd) { return PyPage{Page::attach(fd), nullptr}; }, py::arg("fd"))
+      .def_static(
+          "attach", [](int fd) { return PyPage{Page::attach(fd), nullptr}; }, py::arg("fd"))
       .def_property_readonly("fd", [](const PyPage& self) { return self.page->fd(); })
       .def_property_readonly("generation", [](const PyPage& self) { return self.page->generation(); })
       .def("hold", &PyPage::hold)
       .def("give_notice", [](const PyPage& self) { self.held().give_notice(); })
       .def("install_fatal_handlers", &install_handlers)
-      .def("stamp",
-           [](const PyPage& self, std::int64_t phase, std::int64_t step, std::int64_t slot) {
-             self.page->stamp(phase, step, slot);
-           },
-           py::arg("phase"), py::arg("step"), py::arg("slot"))
-      .def("arm_interrupt",
-           [](const PyPage& self, std::uint32_t generation, const std::vector<int>& fds) {
-             Holder& holder = self.held();
-             const py::gil_scoped_release released;
-             holder.arm(generation, fds);
-           },
-           py::arg("generation"), py::arg("fds"))
+      .def(
+          "stamp",
+          [](const PyPage& self, std::int64_t phase, std::int64_t step, std::int64_t slot) {
+            self.page->stamp(phase, step, slot);
+          },
+          py::arg("phase"), py::arg("step"), py::arg("slot"))
+      .def(
+          "arm_interrupt",
+          [](const PyPage& self, std::uint32_t generation, const std::vector<int>& fds) {
+            Holder& holder = self.held();
+            const py::gil_scoped_release released;
+            holder.arm(generation, fds);
+          },
+          py::arg("generation"), py::arg("fds"))
       .def("disarm_interrupt",
            [](const PyPage& self) {
              Holder& holder = self.held();
              const py::gil_scoped_release released;
              return holder.disarm();
            })
-      .def("set_generation",
-           [](const PyPage& self, std::uint32_t generation) { self.page->set_generation(generation); },
-           py::arg("generation"))
+      .def(
+          "set_generation",
+          [](const PyPage& self, std::uint32_t generation) { self.page->set_generation(generation); },
+          py::arg("generation"))
       .def("read", [](const PyPage& self) { return self.page->read(); })
       .def("wait_generation", &wait_generation, py::arg("above"), py::arg("timeout_s"));
 }
 
 void bind_death_watch(py::module_& module) {
   py::class_<DeathWatch>(module, "DeathWatch")
-      .def(py::init([](const PyPage& page) { return std::make_unique<DeathWatch>(page.page); }), py::arg("page"))
+      .def(py::init([](const PyPage& page) { return std::make_unique<DeathWatch>(page.page); }),
+           py::arg("page"))
       .def_property_readonly("fd", &DeathWatch::fd)
       .def("reason",
            [](const DeathWatch& self) -> std::optional<std::string> {
@@ -137,8 +143,9 @@ void bind_death_watch(py::module_& module) {
            })
       .def_property_readonly("noticed_ns", &DeathWatch::noticed_ns)
       .def("close", &DeathWatch::close, py::call_guard<py::gil_scoped_release>())
-      .def("__enter__", [](DeathWatch& self) -> DeathWatch& { return self; },
-           py::return_value_policy::reference_internal)
+      .def(
+          "__enter__", [](DeathWatch& self) -> DeathWatch& { return self; },
+          py::return_value_policy::reference_internal)
       .def("__exit__", [](DeathWatch& self, const py::args& /*what*/) {
         const py::gil_scoped_release released;
         self.close();

@@ -69,8 +69,9 @@ void bind_mapping(py::module_& module) {
           "address", [](const SharedMapping& self) { return reinterpret_cast<Address>(self.open_data()); })
       .def_property_readonly("nbytes", [](const SharedMapping& self) { return self.bytes(); })
       .def("close", &SharedMapping::close_checked)
-      .def("__enter__", [](SharedMapping& self) -> SharedMapping& { return self; },
-           py::return_value_policy::reference_internal)
+      .def(
+          "__enter__", [](SharedMapping& self) -> SharedMapping& { return self; },
+          py::return_value_policy::reference_internal)
       .def("__exit__", [](SharedMapping& self, const py::args& /*what*/) { self.close_checked(); });
 }
 
@@ -78,7 +79,8 @@ void bind_mapping(py::module_& module) {
 
 void bind_memory(py::module_& module) {
   module.def(
-      "memfd", [](const std::string& name, std::size_t nbytes) { return create_memfd(name, nbytes).release(); },
+      "memfd",
+      [](const std::string& name, std::size_t nbytes) { return create_memfd(name, nbytes).release(); },
       py::arg("name"), py::arg("nbytes") = 0);
   module.def(
       "seal",

@@ -18,7 +18,7 @@ struct Device {
   int minor;
   std::size_t memory_bytes;
   int multiprocessors;
-  std::string uuid;  // as nvidia-smi prints it
+  std::string uuid;     // as nvidia-smi prints it
   int driver_version;   // 13000 means 13.0; the newest CUDA version the driver supports
   int runtime_version;  // of the runtime in this module
 };

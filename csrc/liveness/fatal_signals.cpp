@@ -65,7 +65,7 @@ void install_fatal_handlers(std::shared_ptr<Page> page) {
     return;
   }
   for (std::size_t i = 0; i < kFatal.size(); ++i) {
-    struct sigaction action {};
+    struct sigaction action{};
     action.sa_handler = on_fatal;
     action.sa_flags = SA_ONSTACK;
     sigemptyset(&action.sa_mask);

@@ -27,7 +27,7 @@ bool connected(int fd) {
 
 InterruptList::InterruptList(const std::vector<int>& fds) {
   for (const int fd : fds) {
-    struct stat status {};
+    struct stat status{};
     if (fstat(fd, &status) != 0) {
       fail_errno("arming an interrupt of descriptor " + std::to_string(fd), errno);
     }
@@ -44,7 +44,7 @@ InterruptList::InterruptList(const std::vector<int>& fds) {
 int InterruptList::shut_down() const noexcept {
   int count = 0;
   for (const Socket& socket : sockets_) {
-    struct stat status {};
+    struct stat status{};
     const bool same = fstat(socket.fd, &status) == 0 && S_ISSOCK(status.st_mode) &&
                       status.st_dev == socket.device && status.st_ino == socket.inode;
     if (same && !listening(socket.fd) && connected(socket.fd) && shutdown(socket.fd, SHUT_RDWR) == 0) {

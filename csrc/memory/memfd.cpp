@@ -68,7 +68,7 @@ int seals_of(int fd) {
 }
 
 std::size_t bytes_of(int fd) {
-  struct stat status {};
+  struct stat status{};
   if (fstat(fd, &status) != 0) {
     fail_errno("fstat of descriptor " + std::to_string(fd), errno);
   }

@@ -35,7 +35,8 @@ double square_sum(const T* from, std::size_t count) {
 // A tile stays in the first-level cache while all sources are added to it, so that the destination is
 // written once and may be any one of the sources.
 template <typename T>
-void add_ordered(T* to, const T* const* sources, std::size_t sources_count, std::size_t begin, std::size_t end) {
+void add_ordered(T* to, const T* const* sources, std::size_t sources_count, std::size_t begin,
+                 std::size_t end) {
   constexpr std::size_t kTile = 1024;
   T sum[kTile];
   for (; begin < end; begin += kTile) {

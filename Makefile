@@ -1,0 +1,58 @@
+# make demo    sets up .venv, builds the native core, runs the main job, prints its verdict
+# make test    the same set-up, then linters, types and all tests
+# make lint    linters and types alone        make native   builds the native core again after a change
+# make clean   removes .venv and everything that was built
+#
+# Needs Python 3.11 or newer with its headers, g++ and make; CMake and Ninja come from the package index.
+#   PYTHON=/path/to/python3     the interpreter of .venv
+#   HPRESIL_CUDA=OFF            builds without CUDA although nvcc is there
+#   TORCH_INDEX=URL             the package index torch is taken from; default: PyTorch's index of CPU
+#                               builds if it answers, since the default index serves builds of several
+#                               GB; empty: the configured index alone
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := test
+.PHONY: demo test lint native clean
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := $(VENV)/.packages-installed
+NATIVE := build/native/.installed
+NATIVE_SOURCES := $(shell find csrc cmake -type f) CMakeLists.txt
+CXX_FILES = $$(find csrc -name '*.cpp' -o -name '*.cu' -o -name '*.h' -o -name '*.inl')
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+demo: $(NATIVE)
+	$(BIN)/hpresil demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(NATIVE)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+	$(BIN)/mypy
+
+native: $(NATIVE)
+
+$(BIN)/python:
+	$(PYTHON) scripts/make_venv.py $(VENV)
+
+# The editable install configures build/native and builds it; the rule below only when sources change.
+$(PACKAGES): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python scripts/install_torch.py constraints.txt
+	$(BIN)/pip install --quiet --constraint constraints.txt scikit-build-core pybind11 cmake ninja
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	touch $@
+
+$(NATIVE): $(PACKAGES) $(NATIVE_SOURCES)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cmake -S . -B build/native
+	$(BIN)/cmake --build build/native
+	$(BIN)/cmake --install build/native >/dev/null
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist wheelhouse python/hpresil/native/_core*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
