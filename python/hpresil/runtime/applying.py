@@ -14,7 +14,7 @@ import torch
 
 from hpresil.base import failpoints
 from hpresil.base.errors import NonFiniteLoss, UsageError
-from hpresil.comm.reduction import square_sum
+from hpresil.comm.arithmetic import BLOCK, square_sums, tree_sum
 from hpresil.runtime.streams import OUTSIDE, set_generators
 from hpresil.runtime.trainer import Trainer
 
@@ -87,3 +87,13 @@ class Applier:
         grads = [p.grad for _, p in self._trainer.tracked.parameters if p.grad is not None]
         if factor < 1.0 and grads:
             torch._foreach_mul_(grads, factor)
+
+
+def square_sum(flats: Sequence[torch.Tensor], norm_blocks: Sequence[int]) -> float:
+    """Return the canonical sum of squares of whole flat buffers, as the reduction computes it."""
+    sums = torch.zeros(sum(norm_blocks), dtype=torch.float64, device=flats[0].device)
+    begin = 0
+    for flat, blocks in zip(flats, norm_blocks, strict=True):
+        square_sums(flat[: blocks * BLOCK], sums[begin : begin + blocks])
+        begin += blocks
+    return tree_sum(sums.cpu())

@@ -43,12 +43,21 @@ def _cuda_facts(device: torch.device) -> dict[str, str]:
     return {
         "device.name": torch.cuda.get_device_name(device),
         "cuda": str(torch.version.cuda),
-        "cudnn": str(torch.backends.cudnn.version()),
+        "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
         "cudnn.tf32": str(torch.backends.cudnn.allow_tf32),
         "matmul.tf32": str(torch.backends.cuda.matmul.allow_tf32),
         "matmul.bf16_reduction": str(torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction),
         "matmul.fp16_reduction": str(torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction),
-        "attention": f"flash {torch.backends.cuda.flash_sdp_enabled()}, efficient "
-        f"{torch.backends.cuda.mem_efficient_sdp_enabled()}, math {torch.backends.cuda.math_sdp_enabled()}",
+        "attention": _attention_kernels(),
         "cublas.workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG", "unset"),
     }
+
+
+def _attention_kernels() -> str:
+    cuda = torch.backends.cuda
+    enabled = {
+        "flash": cuda.flash_sdp_enabled(),  # type: ignore[no-untyped-call]
+        "efficient": cuda.mem_efficient_sdp_enabled(),  # type: ignore[no-untyped-call]
+        "math": cuda.math_sdp_enabled(),  # type: ignore[no-untyped-call]
+    }
+    return ", ".join(f"{name} {'on' if on else 'off'}" for name, on in enabled.items())

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 
 from hpresil.base.errors import ConfigError, UsageError
-from hpresil.comm.reduction import BLOCK
+from hpresil.comm.arithmetic import BLOCK
 from hpresil.elastic.slots import Node, children, cover, parent
 
 ALIGN = 16  # elements; keeps every parameter on its own cache line
@@ -111,7 +111,9 @@ class Gradients:
         self._shown: list[tuple[torch.Tensor | None, int]] = []
         self._inside = False
         for index, place in enumerate(layout.places):
-            place.parameter.register_post_accumulate_grad_hook(self._on_gradient(index))
+            place.parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                self._on_gradient(index)
+            )
 
     # ------------------------------------------------------------------ one slot
 
@@ -251,6 +253,8 @@ class Gradients:
 
     def _on_gradient(self, index: int) -> Callable[[torch.Tensor], None]:
         def note(parameter: torch.Tensor) -> None:
+            if self._open is None:
+                return  # a backward of the user's own, between steps or after the loop
             if not self._inside:
                 raise UsageError(
                     f"parameter {self.layout.places[index].name} got a gradient outside of step.backward: "

@@ -15,6 +15,7 @@ import torch
 from hpresil.base import failpoints
 from hpresil.base.errors import GenerationChanged, NonFiniteLoss, Retryable
 from hpresil.comm import reduction
+from hpresil.comm.exchange import broadcast_bytes, vote
 from hpresil.comm.group import Group
 from hpresil.runtime import step_machine as sm
 from hpresil.runtime.buffers import Buffers
@@ -58,7 +59,7 @@ class Reducer:
             self.outcome = self._exchange(group, state, numbers)
             failpoints.hit("reduce.exchanged", **where)
             self._hold(generation)
-            reduction.vote(group)
+            vote(group)
             failpoints.hit("vote.counted", **where)
             self.engine.change(lambda s: sm.vote_counted(s, generation))
         except Retryable as error:
@@ -120,5 +121,5 @@ class Reducer:
         else:
             packed = torch.empty(nbytes, dtype=torch.uint8)
         if group.size > 1:
-            reduction.broadcast_bytes(group, packed, root)
+            broadcast_bytes(group, packed, root)
         return packed

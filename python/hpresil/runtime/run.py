@@ -77,6 +77,7 @@ class Run:
         self._writers: list[Writer] = []
         self._was_writer = False
         self._last_step: Step | None = None
+        self._server: Server | None = None
 
     # ------------------------------------------------------------------ who and where
 
@@ -162,13 +163,20 @@ class Run:
         )
         facts = facts_of(config, self._device, tracked.facts())
         identity = {name: value for name, value in facts.items() if name.startswith(("config.", "state."))}
-        server = Server(engine, tracked, buffers, list(place.arenas), identity)
+        self._server = server = Server(engine, tracked, buffers, list(place.arenas), identity)
         loop = Loop(trainer, server, facts=facts, arenas=place.arenas, resume=place.resume)
         self._link.start(engine.handle, engine.connection_lost)
         for step in loop.steps(total):
             self._call_writers()
             self._last_step = step
             yield step
+
+    def close(self) -> None:
+        """End this worker's threads and its connection; the end of the process does it as well."""
+        if self._server is not None:
+            self._server.close()
+        self._engine.groups.close()
+        self._link.close()
 
     # ------------------------------------------------------------------ the outside world
 

@@ -77,9 +77,11 @@ class Server:
                     raise TransferFailed(
                         f"worker {engine.worker} holds version {engine.state.version}, not {request.version}"
                     )
+                state = self.committed_state()
+                make_room(self._arenas[request.frame], frame.size(state))
                 nbytes = frame.fill(
                     self._arenas[request.frame],
-                    self.committed_state(),
+                    state,
                     version=request.version,
                     generation=request.generation,
                     threads=self.threads,
@@ -116,3 +118,11 @@ class Server:
             engine.send(Saved(version=version, path="", error=str(error)))
             return
         engine.send(Saved(version=version, path=str(path)))
+
+
+def make_room(fd: int, nbytes: int) -> None:
+    """Grow a memory file that is smaller than ``nbytes``; it cannot shrink."""
+    have = os.fstat(fd).st_size
+    if have < nbytes:
+        os.ftruncate(fd, nbytes)
+        os.posix_fallocate(fd, have, nbytes - have)

@@ -210,7 +210,7 @@ class Trainer:
         """A copied state was installed."""
         self.gradients.reset()
         self.numbers.clear()
-        self.buffers.adopt(copy=True)
+        self.buffers.commit()
 
     def _stamp(self, slot: int) -> None:
         self.engine.stamp("standby" if self.rehearsing else "computing", slot)
