@@ -5,7 +5,8 @@ A point costs one attribute test while nothing is armed. ``HPRESIL_FAILPOINTS`` 
     {"log": DIR, "faults": [{"id": "a", "point": "slot.begin", "action": "kill",
                              "worker": 1, "rank": 1, "step": 5, "slot": 2, "seconds": 0.2}]}
 
-in which ``worker``, ``rank``, ``step`` and ``slot`` are optional conditions. A fault fires once per
+in which ``worker``, ``rank``, ``step``, ``slot`` and ``from_step`` (this step or a later one) are
+optional conditions. A fault fires once per
 job, whichever process reaches its point first: the process that creates DIR/<id> owns it, so the
 file's existence proves that the fault fired; it holds the process id, the monotonic time and where.
 
@@ -66,9 +67,15 @@ def hit(point: str, **where: int | None) -> None:
     if not _faults:
         return
     for fault in _faults:
-        conditions = {k: fault[k] for k in ("worker", "rank", "step", "slot") if k in fault}
-        if fault["point"] == point and all(where.get(k) == v for k, v in conditions.items()):
+        if fault["point"] == point and _matches(fault, where):
             _fire_once(fault, point, where)
+
+
+def _matches(fault: dict[str, Any], where: dict[str, int | None]) -> bool:
+    exact = {k: fault[k] for k in ("worker", "rank", "step", "slot") if k in fault}
+    step = where.get("step")
+    late_enough = "from_step" not in fault or (step is not None and step >= fault["from_step"])
+    return late_enough and all(where.get(k) == v for k, v in exact.items())
 
 
 def _fire_once(fault: dict[str, Any], point: str, where: dict[str, int | None]) -> None:

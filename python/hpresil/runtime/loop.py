@@ -149,7 +149,8 @@ class Loop:
         if ready is None or engine.state.installed > generation:
             return
         engine.stamp("restoring")
-        failpoints.hit("restore.begin", **self._trainer.where())
+        where = {"worker": engine.worker, "rank": state.rank, "step": version}
+        failpoints.hit("restore.begin", **where)
         try:
             nbytes = self._install(ready)
         except (TransferFailed, OSError) as error:
@@ -159,7 +160,7 @@ class Loop:
                 lambda: engine.state.installed > generation, engine.config.outside_timeout_s, "another source"
             )
             return
-        failpoints.hit("restore.end", **self._trainer.where())
+        failpoints.hit("restore.end", **where)
         engine.change(lambda s: sm.state_installed(s, generation, version))
         engine.send(m.Restored(generation=generation, version=version, state_bytes=nbytes))
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
 
 from hpresil import ConfigError, NonFiniteLoss, Run, UsageError
 
@@ -103,7 +102,7 @@ def test_a_parameter_changed_in_forward_is_refused(run: Run, task) -> None:
 
 
 def test_steps_before_track_is_refused(make_run: MakeRun) -> None:
-    with pytest.raises(UsageError, match="call run.track"):
+    with pytest.raises(UsageError, match=r"call run.track"):
         make_run(slots=2).steps(3)
 
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from hpresil.runtime import step_machine as sm
-
-sys.path.insert(0, str(Path(__file__).parent))
 from step_model import Model, Rules
 
 
