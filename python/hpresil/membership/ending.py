@@ -7,8 +7,6 @@ asked. A job is never kept alive because nobody could save: the error then says 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import msgspec
 
 from hpresil.membership.messages import JobEnded, Release, Save, Saved, Stop
@@ -62,11 +60,9 @@ def _say(turn: Turn, ending: Ending, saved: str) -> None:
     turn.set(phase="ended", since=turn.now, reason=ending.reason, ending=ending)
 
 
-def stop(turn: Turn, ending: Ending, exclude: Iterable[int] = ()) -> None:
-    """End the job after a member, not one of ``exclude``, has saved its state."""
-    tried = tuple(exclude)
-    turn.set(phase="stopping", since=turn.now, reason=ending.reason, restoring=())
-    turn.set(ending=msgspec.structs.replace(ending, tried=tried))
+def stop(turn: Turn, ending: Ending) -> None:
+    """End the job after a member has saved its state."""
+    turn.set(phase="stopping", since=turn.now, reason=ending.reason, restoring=(), ending=ending)
     _ask_next(turn)
 
 
@@ -91,7 +87,10 @@ def saver_failed(turn: Turn, why: str) -> None:
 
 
 def _ask_next(turn: Turn) -> None:
-    """Ask a member that holds state and was not asked yet: who has the newest version, else by rank."""
+    """Ask a member that holds state and was not asked yet.
+
+    First who has the newest version, then by rank; at last those that announced their exit.
+    """
     state, ending = turn.state, turn.state.ending
     assert ending is not None
     holders = [m for m in state.members if state.workers[m].version >= 0 and m not in ending.tried]
@@ -99,7 +98,7 @@ def _ask_next(turn: Turn) -> None:
         status = ending.status or (1 if ending.errors else 0)
         end(turn, msgspec.structs.replace(ending, status=status))
         return
-    saver = state.newest_by if state.newest_by in holders else holders[0]
+    saver = min(holders, key=lambda m: (state.workers[m].left, m != state.newest_by, holders.index(m)))
     tried = (*ending.tried, saver)
     turn.set(ending=msgspec.structs.replace(ending, saver=saver, since=turn.now, tried=tried))
     turn.deliver(saver, Save(directory=state.settings.save_directory))

@@ -48,7 +48,7 @@ def slot_failed(turn: Turn, worker: int, message: SlotFailed) -> None:
         slot=message.slot,
         traceback=message.traceback,
     )
-    ending.stop(turn, stop, exclude=() if message.retry else (worker,))
+    ending.stop(turn, stop)
 
 
 def exit_counts(turn: Turn, worker: Worker, message: WorkerLost) -> bool:
@@ -92,4 +92,4 @@ def state_discarded(turn: Turn, worker: int, message: StateDiscarded) -> None:
         step=message.step,
         traceback=message.traceback,
     )
-    ending.stop(turn, stop, exclude=(worker,))
+    ending.stop(turn, stop)

@@ -144,6 +144,7 @@ def lost(turn: Turn, worker: Worker, message: WorkerLost) -> None:
         )
         ending.end(turn, Ending(status=status, reason=reason, worker=worker.id))
         return
+    _fill_seats(turn)  # first: whoever waits in reserve is nearer than a new process
     replenish(turn)
 
 
