@@ -1,0 +1,77 @@
+"""A tiny regression whose script can misbehave on request."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import time
+
+import torch
+from torch import nn
+
+import hpresil
+from hpresil.runtime import serving
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--steps", type=int, default=10)
+parser.add_argument("--nan", type=int, help="the loss of slot 1 is NaN at this step")
+parser.add_argument("--bug", type=int, help="slot 1 raises at this step, always")
+parser.add_argument("--diverge", type=int, help="rank 1 changes its own parameters at the end of this step")
+parser.add_argument("--odd-from-worker", type=int, help="workers from this id on build another model")
+parser.add_argument("--import-error", action="store_true")
+parser.add_argument(
+    "--damage", action="store_true", help="the first frame for step 4 or later arrives damaged"
+)
+parser.add_argument("--sleep", type=float, default=0.0, help="seconds each slot takes longer")
+parser.add_argument("--exit-early", type=int, help="sys.exit(7) at this step on every worker")
+arguments = parser.parse_args()
+
+if arguments.import_error:
+    import a_module_that_is_missing  # noqa: F401
+
+worker = int(os.environ.get("HPRESIL_WORKER", "0"))
+odd = arguments.odd_from_worker is not None and worker >= arguments.odd_from_worker
+run = hpresil.init(hpresil.Config(slots=4, microbatch_size=2))
+model = nn.Sequential(nn.Linear(4, 9 if odd else 8), nn.Dropout(0.1), nn.Linear(9 if odd else 8, 1))
+optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+run.track(model=model, optimizer=optimizer)
+
+fill = serving.frame.fill
+
+
+def fill_badly(fd: int, *args: object, version: int, **more: object) -> int:
+    nbytes = fill(fd, *args, version=version, **more)
+    if arguments.damage and version >= 4 and not os.path.exists(marker):
+        open(marker, "w").close()
+        last = os.pread(fd, 1, nbytes - 1)
+        os.pwrite(fd, bytes([last[0] ^ 1]), nbytes - 1)
+    return nbytes
+
+
+marker = os.path.join(os.environ.get("HPRESIL_RUN_DIR", "."), "damaged")
+serving.frame.fill = fill_badly
+
+
+def data(step: int, slot: int, j: int) -> tuple[int, torch.Tensor]:
+    time.sleep(arguments.sleep)
+    return slot, torch.randn(2, 4, generator=torch.Generator().manual_seed(step * 10 + slot))
+
+
+for step in run.steps(arguments.steps):
+    with step:
+        for slot, x in step.microbatches(data):
+            loss = (model(x) - x.sum(1, keepdim=True)).square().mean()
+            if (step.index, slot) == (arguments.nan, 1):
+                loss = loss * math.nan
+            if (step.index, slot) == (arguments.bug, 1):
+                raise KeyError("the user's own bug")
+            if step.index == arguments.exit_early:
+                raise SystemExit(7)
+            step.backward(loss)
+        step.apply(optimizer, max_norm=1.0)
+        if step.index == arguments.diverge and run.rank == 1:
+            with torch.no_grad():
+                model[0].bias.add_(1e-3)
+    run.log(loss=step.loss)
+print("finished", run.rank, flush=True)

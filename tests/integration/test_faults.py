@@ -1,0 +1,327 @@
+"""Each fault of docs/failure-model.md, with the proof that it fired and what is promised after it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import job
+
+SCRIPT = "train_small.py"
+STEPS = 10
+FIELDS = ("step", "loss", "grad_norm", "state", "samples")
+
+
+def lines(record: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    return [tuple(line[name] for name in FIELDS) for line in record]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
+    done = job.run(tmp_path_factory.mktemp("alone"), SCRIPT, "--steps", STEPS)
+    assert done.status == 0, done.output
+    return lines(done.record)
+
+
+def fault(point: str, action: str, **where: Any) -> dict[str, Any]:
+    return {"id": "fault", "point": point, "action": action, **where}
+
+
+def lost(done: job.Job) -> list[tuple[int, str]]:
+    return [(e["worker"], e["reason"]) for e in done.happened("WorkerLost")]
+
+
+# ------------------------------------------------------------------ a worker
+
+
+def test_a_killed_worker_is_replaced_by_the_spare(undisturbed: list[Any], tmp_path: Path) -> None:
+    faults = [fault("slot.end", "kill", rank=1, step=5)]
+    done = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, nproc=2, spares=1, faults=faults)
+    assert done.status == 0, done.output
+    assert done.fired["fault"]["where"]["step"] == 5
+    assert lost(done)[0] == (1, "killed")
+    assert lines(done.record) == undisturbed
+    assert {line["world_size"] for line in done.record} == {2}, "the spare took over"
+
+
+def test_a_hung_worker_is_killed_and_the_group_shrinks(undisturbed: list[Any], tmp_path: Path) -> None:
+    faults = [fault("slot.begin", "stop", rank=2, step=5)]
+    done = job.run(
+        tmp_path / "j", SCRIPT, "--steps", STEPS, nproc=3, faults=faults, flags=("--max-restarts", "0")
+    )
+    assert done.status == 0, done.output
+    assert lost(done) == [(2, "hung")]
+    assert done.fired
+    assert [line["world_size"] for line in done.record][-1] == 2
+    assert lines(done.record) == undisturbed
+
+
+def test_a_worker_that_was_lost_comes_back_and_the_group_grows(
+    undisturbed: list[Any], tmp_path: Path
+) -> None:
+    faults = [fault("slot.begin", "kill", rank=1, step=4)]
+    done = job.run(tmp_path / "j", SCRIPT, "--steps", 40, "--sleep", 0.1, nproc=2, faults=faults)
+    assert done.status == 0, done.output
+    sizes = [line["world_size"] for line in done.record]
+    assert 1 in sizes, "it shrank"
+    assert sizes[-1] == 2, "it grew back"
+    assert [line["step"] for line in done.record] == list(range(40))
+
+
+def test_an_exception_in_a_slot_is_retried_once(undisturbed: list[Any], tmp_path: Path) -> None:
+    faults = [fault("slot.begin", "raise", step=5, slot=2)]
+    done = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, nproc=2, faults=faults)
+    assert done.status == 0, done.output
+    assert done.fired
+    assert not lost(done)
+    assert lines(done.record) == undisturbed
+
+
+def test_the_same_exception_again_stops_the_job_with_its_traceback_once(tmp_path: Path) -> None:
+    done = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, "--bug", 5, nproc=2, spares=1)
+    assert done.status == 1
+    assert done.output.count("the user's own bug") == 1, done.output
+    assert "step 5" in done.output
+    assert len(done.record) == 5
+    assert [p.name for p in (tmp_path / "j" / "checkpoints").iterdir()] == ["step-00000005"]
+    assert len(done.happened("WorkerStarted")) == 3, "spares were not used up"
+
+
+def test_an_exception_after_the_commit_costs_a_copy(undisturbed: list[Any], tmp_path: Path) -> None:
+    faults = [fault("apply.end", "raise", rank=1, step=5)]
+    done = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, nproc=2, faults=faults)
+    assert done.status == 0, done.output
+    assert done.fired
+    assert not lost(done)
+    assert lines(done.record) == undisturbed
+
+
+def test_out_of_memory_moves_the_slots(undisturbed: list[Any], tmp_path: Path) -> None:
+    faults = [fault("slot.begin", "oom", rank=1, step=5)]
+    done = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, nproc=2, spares=1, faults=faults)
+    assert done.status == 0, done.output
+    assert lost(done)[0][0] == 1
+    assert lines(done.record) == undisturbed
+
+
+def test_out_of_memory_again_at_the_same_slot_stops_the_job(tmp_path: Path) -> None:
+    faults = [fault("slot.begin", "oom", step=5, slot=2, times=9)]
+    done = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, nproc=2, spares=1, faults=faults)
+    assert done.status == 1, done.output
+    assert len(done.fired) == 2
+    assert "MemoryError" in done.output
+
+
+@pytest.mark.parametrize("action", ["segv", "exit"])
+def test_a_crash_and_an_early_exit_are_like_a_kill(
+    action: str, undisturbed: list[Any], tmp_path: Path
+) -> None:
+    faults = [fault("slot.end", action, rank=0, step=5)]
+    done = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, nproc=2, spares=1, faults=faults)
+    assert done.status == 0, done.output
+    assert done.fired
+    assert lost(done)[0][0] == 0
+    assert lines(done.record) == undisturbed
+
+
+def test_a_nan_loss_stops_the_job_with_step_and_slot(tmp_path: Path) -> None:
+    done = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, "--nan", 6, nproc=2)
+    assert done.status == 1
+    assert "step 6, slot 1 is nan" in done.output
+    assert len(done.record) == 6
+
+
+def test_a_worker_with_other_bits_stops_the_job(tmp_path: Path) -> None:
+    done = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, "--diverge", 4, nproc=2)
+    assert done.status == 1
+    assert "step 4" in done.output
+    assert "state" in done.output, done.output
+
+
+def test_a_worker_with_another_model_is_refused_and_the_job_goes_on(
+    undisturbed: list[Any], tmp_path: Path
+) -> None:
+    faults = [fault("slot.begin", "kill", rank=1, step=4)]
+    done = job.run(
+        tmp_path / "j", SCRIPT, "--steps", 30, "--sleep", 0.1, "--odd-from-worker", 2, nproc=2, faults=faults
+    )
+    assert done.status == 0, done.output
+    assert "state." in done.output
+    assert "refused" in done.output.lower()
+    assert [line["world_size"] for line in done.record][-1] == 1
+
+
+def test_a_worker_with_another_model_at_the_start_stops_the_job(tmp_path: Path) -> None:
+    done = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, "--odd-from-worker", 1, nproc=2)
+    assert done.status == 1
+    assert "state." in done.output
+    assert not (tmp_path / "j" / "checkpoints").exists() or not done.record
+
+
+def test_a_script_that_fails_on_import_shows_its_traceback_once(tmp_path: Path) -> None:
+    done = job.run(tmp_path / "j", SCRIPT, "--import-error", nproc=3)
+    assert done.status == 1
+    assert done.output.count("ModuleNotFoundError: No module named") == 1, done.output
+
+
+def test_an_exit_at_a_fixed_step_does_not_eat_the_spares(tmp_path: Path) -> None:
+    done = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, "--exit-early", 5, nproc=2, spares=1)
+    assert done.status != 0
+    assert len(done.happened("WorkerStarted")) <= 5, done.output
+
+
+# ------------------------------------------------------------------ spares, newcomers, sources
+
+
+def test_a_spare_that_dies_does_not_pause_training(undisturbed: list[Any], tmp_path: Path) -> None:
+    faults = [fault("standby.begin", "kill")]
+    done = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, "--sleep", 0.1, nproc=2, spares=1, faults=faults)
+    assert done.status == 0, done.output
+    assert lost(done)[0] == (2, "killed")
+    assert {line["generation"] for line in done.record} == {1}
+    assert lines(done.record) == undisturbed
+
+
+@pytest.mark.parametrize("point", ["restore.begin", "serve.begin", "regroup.view", "regroup.group"])
+def test_a_second_fault_during_recovery_does_not_show(
+    point: str, undisturbed: list[Any], tmp_path: Path
+) -> None:
+    second = {"id": "second", "point": point, "action": "kill", "from_step": 5}
+    if point == "regroup.group":
+        second = {"id": "second", "point": point, "action": "kill", "worker": 3}
+    if point == "regroup.view":
+        second["rank"] = 0
+    faults = [fault("slot.begin", "kill", rank=1, step=5), second]
+    done = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, nproc=3, spares=1, faults=faults)
+    assert done.status == 0, done.output
+    assert set(done.fired) == {"fault", "second"}
+    assert lines(done.record) == undisturbed
+
+
+def test_a_damaged_frame_is_refused_and_copied_again(undisturbed: list[Any], tmp_path: Path) -> None:
+    faults = [fault("slot.begin", "kill", rank=1, step=5)]
+    done = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, "--damage", nproc=2, spares=1, faults=faults)
+    assert done.status == 0, done.output
+    assert (tmp_path / "j" / "damaged").exists(), "the frame was damaged"
+    assert lines(done.record) == undisturbed
+
+
+# ------------------------------------------------------------------ several at once
+
+
+def test_two_workers_lost_at_once(undisturbed: list[Any], tmp_path: Path) -> None:
+    faults = [
+        {"id": "one", "point": "reduce.begin", "action": "kill", "rank": 0, "step": 5},
+        {"id": "two", "point": "reduce.begin", "action": "kill", "rank": 1, "step": 5},
+    ]
+    done = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, nproc=3, spares=1, faults=faults)
+    assert done.status == 0, done.output
+    assert set(done.fired) == {"one", "two"}
+    assert lines(done.record) == undisturbed
+
+
+def test_too_few_workers_save_and_stop_and_a_resume_goes_on(undisturbed: list[Any], tmp_path: Path) -> None:
+    faults = [fault("slot.begin", "kill", rank=1, step=5)]
+    flags = ("--min-workers", "2", "--max-restarts", "0")
+    done = job.run(
+        tmp_path / "j", SCRIPT, "--steps", STEPS, nproc=2, faults=faults, flags=flags,
+        HPRESIL_MIN_WORKERS_TIMEOUT_S="1",
+    )  # fmt: skip
+    assert done.status == 1
+    assert done.fired
+    assert "min-workers" in done.output
+    assert "step-00000005" in done.output, done.output
+    again = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, nproc=2, flags=("--resume",))
+    assert again.status == 0, again.output
+    assert lines(again.record) == undisturbed
+
+
+def test_all_workers_lost_go_on_from_the_agents_memory(undisturbed: list[Any], tmp_path: Path) -> None:
+    faults = [
+        {"id": f"kill{rank}", "point": "slot.begin", "action": "kill", "rank": rank, "step": 5}
+        for rank in (0, 1)
+    ]
+    done = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, nproc=2, faults=faults)
+    assert done.status == 0, done.output
+    assert len(done.fired) == 2
+    assert lines(done.record) == undisturbed
+
+
+def test_all_state_lost_is_an_error_that_names_it(tmp_path: Path) -> None:
+    faults = [fault("slot.begin", "kill", rank=0, step=5)]
+    done = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, nproc=1, faults=faults)
+    assert done.status == 1
+    assert "version 5" in done.output, done.output
+    assert "lost" in done.output
+    assert len(done.record) == 5, "it did not start again from zero"
+
+
+# ------------------------------------------------------------------ the agent and the job
+
+
+def start(directory: Path, *args: object, nproc: int, flags: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    directory.mkdir(parents=True, exist_ok=True)
+    command = job.arguments(directory, SCRIPT, *args, nproc=nproc, flags=flags)
+    return subprocess.Popen(
+        command, env=job.environment(directory, None), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for_step(directory: Path, step: int, timeout_s: float = 60.0) -> None:
+    end = time.monotonic() + timeout_s
+    record = directory / "record.jsonl"
+    while time.monotonic() < end:
+        if record.exists() and len(record.read_text().splitlines()) > step:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"step {step} was not committed within {timeout_s} s\n{job.logs(directory)}")
+
+
+def test_a_killed_agent_leaves_nothing_behind(tmp_path: Path) -> None:
+    directory = tmp_path / "j"
+    process = start(directory, "--steps", 10_000, nproc=2)
+    wait_for_step(directory, 3)
+    os.kill(json.loads((directory / "agent.json").read_text())["pid"], signal.SIGKILL)
+    process.communicate(timeout=20)
+    job.assert_nothing_left(directory)
+
+
+def test_the_first_signal_drains_and_a_resume_goes_on(undisturbed: list[Any], tmp_path: Path) -> None:
+    directory = tmp_path / "j"
+    process = start(directory, "--steps", STEPS, "--sleep", 0.2, nproc=2)
+    wait_for_step(directory, 2)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0, output
+    job.assert_nothing_left(directory)
+    committed = len((directory / "record.jsonl").read_text().splitlines())
+    assert 3 <= committed < STEPS
+    again = job.run(directory, SCRIPT, "--steps", STEPS, nproc=3, flags=("--resume",))
+    assert again.status == 0, again.output
+    assert lines(again.record) == undisturbed
+
+
+def test_the_second_signal_kills(tmp_path: Path) -> None:
+    directory = tmp_path / "j"
+    process = start(directory, "--steps", 10_000, "--sleep", 5, nproc=2)
+    end = time.monotonic() + 60
+    while (
+        not (directory / "events.jsonl").exists()
+        or "ViewInstalled" not in (directory / "events.jsonl").read_text()
+    ):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 130, output
+    job.assert_nothing_left(directory)
