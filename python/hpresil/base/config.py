@@ -32,11 +32,11 @@ INTERNAL = frozenset(
     for name in (
         "CONFIG",  # path of the TOML file
         "FAILPOINTS",  # path of the armed faults, tests only
+        "CORE",  # 1: workers may dump core
         "SOCKET",  # what the launcher hands to its workers
         "PAGE_FD",
         "ARENA_FDS",
         "WORKER",
-        "SPARE",
         "AGENT_PID",
         "RUN_DIR",
         "LOG_DIR",
@@ -78,6 +78,13 @@ class Config:
     )
     min_workers_timeout_s: float = _setting(
         300.0, "s", 0, 1e7, "How long a job with fewer than --min-workers waits before it saves and stops."
+    )
+    join_timeout_s: float = _setting(
+        600.0, "s", 1, 1e7, "How long a new worker may take until it reaches its step loop."
+    )
+    restore_timeout_s: float = _setting(600.0, "s", 1, 1e7, "How long a newcomer may take to copy the state.")
+    save_timeout_s: float = _setting(
+        120.0, "s", 1, 1e7, "How long one worker may take to save the state before the job ends."
     )
     finish_timeout_s: float = _setting(
         3600.0, "s", 1, 1e7, "How long a script may go on after its last step before it is ended."

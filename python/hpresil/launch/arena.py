@@ -81,6 +81,7 @@ class FrameBook:
         self.newest: int | None = None
         self.room = False
         self._wanted: _Request | None = None
+        self._only_copy = False
 
     def grown(self, room: bool) -> list[Action]:
         """Note whether the frames are large enough for the state now."""
@@ -96,6 +97,7 @@ class FrameBook:
             return []
         live = [source for source in sources.values() if source != AGENT]
         source = live[0] if live else AGENT
+        self._only_copy = source == AGENT
         self._wanted = _Request(generation, version, source, set(sources), fresh=initial)
         return self._advance()
 
@@ -139,8 +141,11 @@ class FrameBook:
         return self._advance()
 
     def read_failed(self, worker: int, frame: int) -> list[Action]:
-        """``worker`` could not read ``frame``: its content is not handed to anybody again."""
-        if 0 <= frame < len(self.frames) and worker in self.frames[frame].readers:
+        """``worker`` could not read ``frame``: it is not handed to anybody again.
+
+        Unless it is all there is: the agent's frame stays if no live worker was the source.
+        """
+        if 0 <= frame < len(self.frames) and worker in self.frames[frame].readers and not self._only_copy:
             self.frames[frame].version = -1
             if self.newest == frame:
                 self.newest = None

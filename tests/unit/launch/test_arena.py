@@ -104,6 +104,16 @@ def test_a_frame_that_could_not_be_read_is_not_handed_out_again():
     assert book.decided(3, 10, {3: 0}) == [Serve(0, 3, 10, 0)]
 
 
+def test_the_only_copy_is_kept_even_if_one_reader_failed():
+    book = ready()
+    book.decided(2, 10, {3: 0})
+    book.served(0, 2, 10, 0)
+    book.read_done(3)
+    book.decided(3, 10, {4: AGENT})
+    book.read_failed(4, 0)
+    assert book.decided(4, 10, {4: AGENT}) == [Hand(4, 4, 10, 0)]
+
+
 def test_a_snapshot_nobody_waits_for_gives_way():
     book = ready()
     assert book.snapshot(1, 5, 0) == [Serve(0, 1, 5, 0)]

@@ -1,0 +1,286 @@
+"""The agent: the one hpresil process of a node that outlives its workers.
+
+It hosts the coordinator (in the same process, but spoken to through a socket), starts the workers, hears
+what they say, notices their ends, owns the snapshot memory, and ends the job. One event loop in the main
+thread; what can block has threads of its own.
+
+Every end takes the same way out: workers that may leave by themselves get time, the others are killed
+with everything they started; sockets and the guardian go last. If the agent itself is killed, the
+guardian does this.
+
+    first SIGINT, SIGTERM or SIGHUP    the job is drained: finish the step, save, leave with status 0
+    a second one, or SIGQUIT           everything is killed, status 128 + signal
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from hpresil.launch import kernel, status
+from hpresil.launch.attendance import Attendance, Premises
+from hpresil.launch.conversation import Conversation, Hands
+from hpresil.launch.failures import Failures
+from hpresil.launch.guard import Guard
+from hpresil.launch.job import Job
+from hpresil.launch.links import Links
+from hpresil.launch.memory import Arenas
+from hpresil.launch.picture import Picture
+from hpresil.launch.progress import Progress
+from hpresil.launch.run_directory import RunDirectory, SocketDirectory
+from hpresil.launch.terminal import Terminal
+from hpresil.launch.watch import Watch
+from hpresil.launch.workers import Workers
+from hpresil.membership import messages as m
+from hpresil.membership.client import Client
+from hpresil.membership.server import Server
+from hpresil.membership.state import Settings
+from hpresil.telemetry.events import EventLog
+from hpresil.telemetry.record import Recorder
+
+log = logging.getLogger(__name__)
+DRAIN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+KILL_WAIT_S = 10.0
+ORPHAN_ROUNDS = 20
+
+
+class Agent:
+    """Runs one job on this node.
+
+    Args:
+        job: What to run.
+        directory: The run directory, locked; closed by the caller.
+        resume: The checkpoint to start from, and its version.
+    """
+
+    def __init__(self, job: Job, directory: RunDirectory, resume: tuple[Path, int] | None = None) -> None:
+        self._job, self._directory, self._resume = job, directory, resume
+        self._node = socket.gethostname()
+        self._picture = Picture()
+        self._signals = 0
+        self._kill_status = 0
+
+    async def run(self) -> int:
+        """Run the job to its end and return the exit status."""
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[m.JobEnded] = self._loop.create_future()
+        self._killing = asyncio.Event()
+        self._loop.set_exception_handler(self._defect)
+        kernel.adopt_orphans()
+        async with AsyncExitStack() as stack:
+            await self._set_up(stack)
+            for number in (*DRAIN_SIGNALS, signal.SIGQUIT):
+                self._loop.add_signal_handler(number, self._signalled, number)
+            self._announce()
+            self._client.say(m.AgentJoined(node=self._node, pid=os.getpid()))
+            return await self._finish(await self._ended)
+
+    # ------------------------------------------------------------------ beginning
+
+    async def _set_up(self, stack: AsyncExitStack) -> None:
+        """Make all parts; ``stack`` takes them down again, the last one first."""
+        job, directory = self._job, self._directory
+        self._terminal = Terminal()
+        stack.callback(self._terminal.close)
+        self._guard = Guard()
+        stack.callback(self._guard.close, self._loop)
+        self._guard.watch_in(self._loop)
+        self._sockets = SocketDirectory()
+        stack.callback(self._sockets.close)
+        self._guard.add_directory(self._sockets.path)
+        self._failures = Failures(self._terminal, self._picture)
+        recorder = Recorder(job.record, self._resume[1] if self._resume else 0)
+        self._progress = Progress(EventLog(directory.events), directory.metrics, recorder, self._picture)
+        stack.callback(self._progress.close)
+        self._arenas = Arenas()
+        stack.callback(self._arenas.close)
+        self._server = Server(self._sockets.coordinator, self._settings(), journal_path=directory.journal)
+        await self._server.start()
+        stack.push_async_callback(self._server.close)
+        self._client = await Client.connect(self._sockets.coordinator)
+        stack.push_async_callback(self._client.close)
+        await self._set_up_workers(stack)
+
+    async def _set_up_workers(self, stack: AsyncExitStack) -> None:
+        premises = Premises(
+            node=self._node,
+            socket=self._sockets.agent,
+            run_dir=self._directory.path,
+            log_dir=self._job.log_dir or self._directory.logs,
+            resume=self._resume[0] if self._resume else None,
+        )
+        attendance = self._attendance = Attendance(
+            self._job,
+            premises,
+            arenas=self._arenas,
+            picture=self._picture,
+            progress=self._progress,
+            failures=self._failures,
+            terminal=self._terminal,
+            client=self._client,
+            over=self._ended.done,
+        )
+        self._workers = attendance.workers = Workers(self._guard, attendance.gone, attendance.reaped)
+        links = Links(self._workers, lambda w, said: attendance.conversation.said(w, said), attendance.end)
+        attendance.conversation = Conversation(self._hands(links))
+        stack.push_async_callback(links.close)
+        stack.push_async_callback(attendance.conversation.close)
+        stack.push_async_callback(self._kill_everything)
+        await links.start(self._sockets.agent)
+        reporter = status.Reporter(self._describe)
+        stack.callback(reporter.close)
+        await reporter.start(self._sockets.status)
+        watch = Watch(self._workers, self._picture, self._job.config, attendance.hung, attendance.spared)
+        for work in (self._listen(), watch.run(), self._server.failed()):
+            task = self._loop.create_task(work)
+            task.add_done_callback(self._task_ended)
+            stack.callback(task.cancel)
+
+    def _hands(self, links: Links) -> Hands:
+        return Hands(
+            workers=self._workers,
+            links=links,
+            client=self._client,
+            arenas=self._arenas,
+            picture=self._picture,
+            progress=self._progress,
+            failures=self._failures,
+            terminal=self._terminal,
+            start_worker=self._attendance.start,
+            end_worker=self._attendance.end,
+            end=self._end,
+            snapshot_every=self._job.config.snapshot_every,
+            shown=self._job.shown,
+        )
+
+    def _settings(self) -> Settings:
+        job, config = self._job, self._job.config
+        return Settings(
+            nproc_per_node=job.workers,
+            spares=job.spares,
+            min_workers=job.min_workers,
+            max_restarts=job.max_restarts,
+            min_workers_timeout_s=config.min_workers_timeout_s,
+            join_timeout_s=config.join_timeout_s,
+            save_timeout_s=config.save_timeout_s,
+            report_timeout_s=1.5 * config.outside_timeout_s,
+            restore_timeout_s=config.restore_timeout_s,
+            save_directory=str(self._directory.checkpoints),
+            first_generation=self._directory.earlier_generation() if self._resume else 0,
+            resumed=self._resume is not None,
+        )
+
+    def _announce(self) -> None:
+        job = self._job
+        facts = {"pid": os.getpid(), "node": self._node, "run_id": job.run_id, "guardian": self._guard.pid}
+        places = {"socket": str(self._sockets.status), "sockets": str(self._sockets.path)}
+        self._directory.announce(facts | places)
+        self._progress.event(
+            "JobStarted",
+            run_id=job.run_id,
+            workers=job.workers,
+            spares=job.spares,
+            min_workers=job.min_workers,
+            command=list(job.command),
+        )
+        workers = f"{job.workers} worker{'s' * (job.workers > 1)}"
+        spares = f" and {job.spares} spare{'s' * (job.spares > 1)}" if job.spares else ""
+        resumed = f", from version {self._resume[1]}" if self._resume else ""
+        self._terminal.say(f"{workers}{spares}{resumed}; logs and events are in {self._directory.path}")
+
+    def _describe(self) -> status.Status:
+        phase = "ending" if self._ended.done() else self._server.state.phase
+        live = self._workers.live()
+        return status.describe(self._node, phase, self._picture, live, self._progress.story)
+
+    # ------------------------------------------------------------------ while it runs
+
+    async def _listen(self) -> None:
+        async for message in self._client:
+            self._attendance.conversation.told(message)
+        self._end(m.JobEnded(status=1, reason="the coordinator has gone"))
+
+    def _end(self, ended: m.JobEnded) -> None:
+        if not self._ended.done():
+            self._ended.set_result(ended)
+
+    def _task_ended(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail("a part of the agent failed", error)
+
+    def _defect(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, asyncio.CancelledError):
+            return  # a connection that is closed while it waits; this Python reports that as a defect
+        self._fail(context["message"], error)
+
+    def _fail(self, what: str, error: BaseException | None) -> None:
+        log.error("%s", what, exc_info=error)
+        kind = f": {type(error).__name__}: {error}" if error is not None else ""
+        reason = f"{what}{kind}; the traceback is in {self._directory.agent_log}"
+        self._end(m.JobEnded(status=1, reason=reason))
+
+    def _signalled(self, number: signal.Signals) -> None:
+        self._signals += 1
+        if self._signals == 1 and number in DRAIN_SIGNALS and not self._ended.done():
+            self._terminal.say(f"{number.name}: finishing the step and saving; once more to kill everything")
+            self._progress.event("DrainRequested", why=number.name)
+            self._client.say(m.DrainRequested(why=number.name))
+            return
+        self._kill_status = self._kill_status or 128 + number
+        self._killing.set()
+        self._end(m.JobEnded(status=self._kill_status, reason=f"{number.name}: everything is killed"))
+
+    # ------------------------------------------------------------------ the end
+
+    async def _finish(self, ended: m.JobEnded) -> int:
+        """Let go of the workers in the way this end asks for; return the exit status."""
+        self._failures.job_ended(ended, self._directory.path)
+        self._progress.event(
+            "JobEnded",
+            status=ended.status,
+            reason=ended.reason,
+            worker=ended.worker,
+            step=ended.step,
+            slot=ended.slot,
+            saved=ended.saved,
+        )
+        picture, job = self._picture, self._job
+        may_leave = picture.released if ended.status == 0 else picture.stopped
+        for worker in self._workers.live():
+            if worker.id not in may_leave:
+                self._workers.kill(worker, "killed")
+        await self._reaped(job.config.finish_timeout_s if ended.status == 0 else job.shutdown_timeout_s)
+        found = self._kill_status or ended.status or self._attendance.exit_status
+        return found if 0 <= found < 256 else 1
+
+    async def _reaped(self, patience_s: float) -> None:
+        """Wait until all workers are reaped, the patience is over, or everything is to be killed."""
+        waits = [self._loop.create_task(worker.reaped.wait()) for worker in self._workers.all()]
+        if not waits:
+            return
+        everybody = asyncio.ensure_future(asyncio.wait(waits))
+        killing = self._loop.create_task(self._killing.wait())
+        await asyncio.wait({everybody, killing}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+        for task in (everybody, killing, *waits):
+            task.cancel()
+
+    async def _kill_everything(self) -> None:
+        """Kill every worker and whatever descends from one; wait until the kernel is done with them."""
+        for worker in self._workers.live():
+            self._workers.kill(worker, "killed")
+        self._killing.clear()
+        await self._reaped(KILL_WAIT_S)
+        for worker in self._workers.all():
+            self._terminal.say(f"process {worker.pid} of worker {worker.id} does not die")
+        for _ in range(ORPHAN_ROUNDS):
+            self._workers.collect_orphans(everything=True)
+            if kernel.children() <= {self._guard.pid}:
+                break
+            await asyncio.sleep(0.01)

@@ -1,0 +1,170 @@
+"""What the agent does when a worker starts, breaks, hangs, or ends.
+
+A worker that ends is *lost*, and the coordinator is told, unless it *leaves*: it had been released, or
+the job has ended. A script that fails after its last step fails the job: its exit status becomes the
+job's."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpresil.launch.conversation import Conversation
+from hpresil.launch.failures import Failures, ending_words
+from hpresil.launch.hang import Hang
+from hpresil.launch.job import Job
+from hpresil.launch.memory import Arenas
+from hpresil.launch.picture import Picture
+from hpresil.launch.progress import Progress
+from hpresil.launch.terminal import Terminal
+from hpresil.launch.worker_environment import Place, command, environment
+from hpresil.launch.workers import Gone, Start, WorkerProcess, Workers
+from hpresil.membership import messages as m
+from hpresil.membership.client import Client
+from hpresil.native import Page
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Premises:
+    """Where workers are started."""
+
+    node: str
+    socket: Path
+    run_dir: Path
+    log_dir: Path
+    resume: Path | None
+
+
+class Attendance:
+    """The comings and goings of one job's workers."""
+
+    def __init__(
+        self,
+        job: Job,
+        premises: Premises,
+        *,
+        arenas: Arenas,
+        picture: Picture,
+        progress: Progress,
+        failures: Failures,
+        terminal: Terminal,
+        client: Client,
+        over: Callable[[], bool],
+    ) -> None:
+        self._job, self._premises = job, premises
+        self._arenas, self._picture, self._progress = arenas, picture, progress
+        self._failures, self._terminal, self._client = failures, terminal, client
+        self._over = over
+        self._why: dict[int, str] = {}
+        self._restarts = 0
+        self.exit_status = 0
+        """Of the first script that failed after its last step."""
+        self.workers: Workers
+        self.conversation: Conversation
+
+    def start(self, message: m.StartWorker) -> None:
+        """Start a process, as the coordinator says."""
+        if self._over():
+            return
+        self._restarts += message.worker >= self._job.workers + self._job.spares
+        log_file = self._premises.log_dir / f"worker-{message.worker}.log"
+        start = Start(
+            worker=message.worker,
+            index=message.index,
+            spare=message.spare,
+            command=command(self._job),
+            log=log_file,
+            fds=self._arenas.fds,
+            env=lambda page: environment(self._job, self._place(message, page), os.environ),
+        )
+        try:
+            worker = self.workers.start(start)
+        except OSError as error:
+            self._terminal.say(f"worker {message.worker} cannot be started: {error}")
+            self._client.say(m.WorkerLost(worker=message.worker, reason="killed"))
+            return
+        self._progress.event(
+            "WorkerStarted", worker=worker.id, index=worker.index, pid=worker.pid, spare=worker.spare
+        )
+        self._client.say(m.WorkerStarted(worker=worker.id, node=self._premises.node, pid=worker.pid))
+        self.conversation.started(worker)
+
+    def _place(self, message: m.StartWorker, page: Page) -> Place:
+        return Place(
+            worker=message.worker,
+            index=message.index,
+            restarts=self._restarts,
+            socket=self._premises.socket,
+            page_fd=page.fd,
+            arena_fds=self._arenas.fds,
+            run_dir=self._premises.run_dir,
+            log_dir=self._premises.log_dir,
+            resume=self._premises.resume,
+            master_port=self._job.master_port,
+        )
+
+    def end(self, worker: int, why: str, reason: str = "killed") -> None:
+        """Kill a live worker; ``why`` is for people, ``reason`` for the coordinator."""
+        found = self.workers.get(worker)
+        if found is not None:
+            self._why[worker] = why
+            self.workers.kill(found, reason)
+
+    def hung(self, worker: WorkerProcess, hang: Hang) -> None:
+        """Kill a worker that hangs."""
+        self.end(worker.id, str(hang), "hung")
+
+    def spared(self, hang: Hang, reason: str) -> None:
+        """Tell of a worker that seems to hang and must live."""
+        self._progress.event("Suspected", worker=hang.worker, why=str(hang), spared=reason)
+        self._terminal.say(f"{self._picture.name(hang.worker)}: {hang}; it is not killed: {reason}")
+
+    def gone(self, worker: WorkerProcess, gone: Gone) -> None:
+        """Tell everybody that a worker's end was noticed."""
+        if worker.id in self._picture.released or self._over():
+            self._left(worker, gone)
+        else:
+            self._lost(worker, gone)
+        self.conversation.gone(worker)
+
+    def _lost(self, worker: WorkerProcess, gone: Gone) -> None:
+        self._client.say(
+            m.WorkerLost(
+                worker=worker.id,
+                reason=gone.reason,
+                status=gone.status,
+                step=gone.step,
+                slot=gone.slot,
+                armed=gone.armed,
+            )
+        )
+        why = self._why.pop(worker.id, "")
+        self._failures.lost(worker, gone, why)
+        self._progress.event(
+            "WorkerLost",
+            worker=worker.id,
+            rank=self._picture.rank(worker.id),
+            reason=gone.reason,
+            status=gone.status,
+            step=gone.step,
+            slot=gone.slot,
+            armed=gone.armed,
+            last_stamp=gone.page.stamp_ns / 1e9 if gone.page.stamps else None,
+            why=why or ending_words(gone),
+        )
+
+    def _left(self, worker: WorkerProcess, gone: Gone) -> None:
+        status = gone.status
+        if worker.id in self._picture.released and status and not worker.condemned and not self.exit_status:
+            self.exit_status = status if status > 0 else 128 - status
+            self._failures.lost(worker, gone, "it failed after its last step")
+        self._progress.event("WorkerLeft", worker=worker.id, status=status)
+
+    def reaped(self, worker: WorkerProcess, status: int) -> None:
+        """Note that the kernel has finished with a worker."""
+        self.conversation.reaped(worker)

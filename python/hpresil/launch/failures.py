@@ -1,0 +1,138 @@
+"""Which failures a person is shown, once each, and what the box says.
+
+A worker that an outside signal killed is news of one line: the job goes on, nobody has to do anything. A
+worker that died for a reason of its own (an exception, a crash, an exit inside the loop) and a job that
+stops are shown in a box: who, where, why, the traceback once, the last lines of the log. The same failure
+in several workers is one box."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+from hpresil.launch.picture import Picture
+from hpresil.launch.terminal import Box, Terminal, last_lines
+from hpresil.launch.workers import Gone, WorkerProcess
+from hpresil.membership import messages as m
+
+CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT})
+
+
+def signal_name(number: int) -> str:
+    """Return the name of a signal."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def ending_words(gone: Gone) -> str:
+    """Return how a worker ended, in words."""
+    if gone.reason == "hung":
+        return "hung and was killed"
+    if gone.status is None:
+        return "ended"
+    return f"killed by {signal_name(-gone.status)}" if gone.status < 0 else f"exit status {gone.status}"
+
+
+def place_words(step: int, slot: int) -> str:
+    """Return a place in the training, in words."""
+    if step < 0:
+        return "before the first step"
+    return f"step {step}, slot {slot}" if slot >= 0 else f"step {step}"
+
+
+class Failures:
+    """Shows failures on the terminal.
+
+    Args:
+        terminal: Where.
+        picture: Who has which rank.
+        log_of: The log of a worker.
+    """
+
+    def __init__(self, terminal: Terminal, picture: Picture) -> None:
+        self._terminal, self._picture = terminal, picture
+        self._shown: set[tuple[str, str]] = set()
+        self._shown_workers: set[int] = set()
+        self._logs: dict[int, Path] = {}
+        self.over = False
+
+    def started(self, worker: WorkerProcess) -> None:
+        """Remember where the worker writes."""
+        self._logs[worker.id] = worker.log
+
+    def lost(self, worker: WorkerProcess, gone: Gone, why: str) -> None:
+        """Tell of a worker that is gone before the job's end."""
+        place = place_words(gone.step, gone.slot)
+        name = self._picture.name(worker.id)
+        own = self._is_own(worker, gone)
+        error = _read_error(worker.error_file) if own else {}
+        if not own:
+            said = why or ending_words(gone)
+            self._terminal.say(f"{name} lost at {place}: {said}")
+            return
+        what = f"{error['type']}: {error['message']}" if error else ending_words(gone)
+        key = (error.get("type", ending_words(gone)), error.get("message", f"{worker.id}"))
+        self._shown_workers.add(worker.id)
+        if key in self._shown:
+            self._terminal.say(f"{name} failed too at {place}: {_short(what)}")
+            return
+        self._shown.add(key)
+        lines = (
+            ("who", f"{name}, process {worker.pid}"),
+            ("where", place),
+            ("what", _short(what)),
+            ("log", str(worker.log)),
+        )
+        tail = last_lines(worker.log)
+        self._terminal.show(Box(f"worker {worker.id} failed", lines, error.get("traceback", ""), tail))
+
+    def _is_own(self, worker: WorkerProcess, gone: Gone) -> bool:
+        if gone.reason == "exited":  # a script that ends before its loop just ends
+            return gone.status != 0 or worker.id in self._picture.ready
+        return gone.status is not None and -gone.status in CRASHES
+
+    def slot_failed(self, worker: int, message: m.SlotFailed) -> None:
+        """Tell of an exception that may be absorbed."""
+        place = place_words(message.step, message.slot)
+        after = "; it runs once more" if message.retry else ""
+        self._terminal.say(f"{self._picture.name(worker)} raised at {place}: {_short(message.error)}{after}")
+
+    def job_ended(self, ended: m.JobEnded, run_dir: Path) -> None:
+        """Tell how the job ended."""
+        self.over = True
+        if ended.status == 0:
+            saved = f"; saved in {ended.saved}" if ended.saved else ""
+            self._terminal.say(f"{ended.reason}{saved}")
+            return
+        lines = [("why", ended.reason)]
+        if ended.worker >= 0:
+            lines.append(("who", self._picture.name(ended.worker)))
+        if ended.step >= 0:
+            lines.append(("where", place_words(ended.step, ended.slot)))
+        if ended.saved:
+            lines.append(("saved", ended.saved))
+            lines.append(("go on", f"hpresil run --resume --run-dir {run_dir} …"))
+        log = self._logs.get(ended.worker)
+        shown = ended.worker in self._shown_workers
+        if log is not None:
+            lines.append(("log", str(log)))
+        trace = "" if shown else ended.traceback
+        tail = "" if shown or log is None else last_lines(log)
+        self._terminal.show(Box(f"the job failed, exit status {ended.status}", tuple(lines), trace, tail))
+
+
+def _read_error(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _short(text: str, limit: int = 500) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[:limit] + " …"

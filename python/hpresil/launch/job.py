@@ -1,0 +1,54 @@
+"""What `hpresil run` was asked to do, as one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from hpresil.base.config import Config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One job on one node.
+
+    Attributes:
+        command: The script, the module or the program, followed by its arguments.
+        kind: How to start the command: "script" and "module" by Python, "program" as it is.
+        workers: Size of the full group (``--nproc-per-node``).
+        spares: Workers held in reserve.
+        min_workers: The smallest group that may train.
+        max_restarts: Replacement processes over the whole job.
+        run_dir: Where everything is written; None: a new directory under ``runs``.
+        record: The file of the record; None: none is written.
+        log_dir: Base directory of the workers' logs; None: inside the run directory.
+        resume: Continue from the newest checkpoint of the run directory.
+        run_id: The name of the job.
+        role: The workers' role name.
+        config: The settings as far as the launcher knows them (flags, variables, file).
+        settings: What the flags set, as ``HPRESIL_*`` variables for the workers.
+        shown: Worker indices whose output goes to the terminal; None: who has the lowest rank.
+        shutdown_timeout_s: How long workers may take to leave before they are killed.
+        master_addr: Given to the script as MASTER_ADDR.
+        master_port: Given to the script as MASTER_PORT; 0: a free one.
+    """
+
+    command: tuple[str, ...]
+    kind: Literal["script", "module", "program"] = "script"
+    workers: int = 1
+    spares: int = 0
+    min_workers: int = 1
+    max_restarts: int = 16
+    run_dir: Path | None = None
+    record: Path | None = None
+    log_dir: Path | None = None
+    resume: bool = False
+    run_id: str = ""
+    role: str = "default"
+    config: Config = field(default_factory=Config)
+    settings: dict[str, str] = field(default_factory=dict)
+    shown: frozenset[int] | None = None
+    shutdown_timeout_s: float = 5.0
+    master_addr: str = "127.0.0.1"
+    master_port: int = 0

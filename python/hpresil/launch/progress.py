@@ -1,0 +1,88 @@
+"""What a job leaves behind as it goes: events, the record of its steps, and what its script logged."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from hpresil.base.deadline import now
+from hpresil.launch.picture import Picture
+from hpresil.membership import messages as m
+from hpresil.telemetry.events import Event, EventLog
+from hpresil.telemetry.record import Recorder
+
+KEPT_EVENTS = frozenset({"WorkerLost", "ViewInstalled", "Decided", "GroupBuilt", "Restored"})
+REMEMBERED_STEPS = 1024
+
+
+class Progress:
+    """Writes down commits and logged values, the first report of each.
+
+    Args:
+        events: Where events go.
+        metrics: The file of logged values.
+        recorder: The record; it raises Divergence when two reports of a step differ.
+        picture: Told of every commit.
+    """
+
+    def __init__(self, events: EventLog, metrics: Path, recorder: Recorder, picture: Picture) -> None:
+        self._events, self._recorder, self._picture = events, recorder, picture
+        self._metrics = os.open(metrics, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._logged: dict[int, set[str]] = {}
+        self.story: list[Event] = []
+        """The events of the last generations, for the phases of the last recovery."""
+
+    def event(self, name: str, **fields: object) -> None:
+        """Write an event."""
+        line = self._events.add(name, **fields)
+        if name == "ViewInstalled":
+            views = [i for i, event in enumerate(self.story) if event["event"] == "ViewInstalled"]
+            if len(views) > 2:
+                del self.story[: views[-2]]
+        if name in KEPT_EVENTS or (name == "StepCompleted" and self._open_recovery()):
+            self.story.append(line)
+
+    def committed(self, worker: int, message: m.Committed) -> bool:
+        """Take in a worker's commit; return whether it is the first of its step.
+
+        Raises:
+            Divergence: An earlier report of the step differs.
+            DataError: The record cannot be written.
+        """
+        first = self._recorder.add(worker, message, now())
+        if first:
+            self.event(
+                "StepCommitted",
+                step=message.step,
+                generation=message.generation,
+                world_size=message.world_size,
+                loss=float.fromhex(message.loss),
+                worker=worker,
+                tokens=message.tokens,
+            )
+        if self._picture.committed(worker, message):
+            self.event("StepCompleted", step=message.step, generation=message.generation)
+        return first
+
+    def logged(self, message: m.Logged) -> None:
+        """Take in what a script logged."""
+        seen = self._logged.setdefault(message.step, set())
+        new = {key: value for key, value in message.values.items() if key not in seen}
+        if not new:
+            return
+        seen.update(new)
+        self._logged.pop(message.step - REMEMBERED_STEPS, None)
+        line = json.dumps({"step": message.step, "t": round(now(), 6), **new})
+        os.write(self._metrics, line.encode() + b"\n")
+
+    def close(self) -> None:
+        """Make the record durable and close all files."""
+        self._recorder.close()
+        self._events.close()
+        if self._metrics >= 0:
+            os.close(self._metrics)
+        self._metrics = -1
+
+    def _open_recovery(self) -> bool:
+        return bool(self.story) and self.story[-1]["event"] != "StepCompleted"

@@ -1,0 +1,58 @@
+"""From a job to its exit status: the run directory, the checkpoint to resume from, the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+from hpresil.base.errors import ConfigError, DataError
+from hpresil.launch.agent import Agent
+from hpresil.launch.job import Job
+from hpresil.launch.run_directory import RunDirectory
+
+NEWEST_S = 120.0
+# In a process of its own: it imports torch, which the agent must not carry around for the job's life.
+NEWEST = (
+    "import json, sys; from hpresil.checkpoint import saved; path = saved.newest(sys.argv[1]); "
+    "print(json.dumps(path and [str(path), saved.describe(path).version]))"
+)
+
+
+def start(job: Job) -> int:
+    """Run ``job`` in this process and return its exit status.
+
+    Raises:
+        ConfigError: nothing was started, and the message says why.
+    """
+    directory = RunDirectory.open(job.run_dir, run_id=job.run_id, resume=job.resume)
+    try:
+        logging.basicConfig(
+            filename=directory.agent_log, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s"
+        )
+        resume = newest_checkpoint(directory.checkpoints) if job.resume else None
+        return asyncio.run(Agent(job, directory, resume).run())
+    except DataError as error:  # the record or the checkpoint: a wrong argument, not a failed job
+        raise ConfigError(str(error)) from error
+    finally:
+        directory.close()
+
+
+def newest_checkpoint(directory: Path) -> tuple[Path, int]:
+    """Return the newest complete checkpoint in ``directory`` and its version.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    command = [sys.executable, "-c", NEWEST, str(directory)]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=NEWEST_S, check=False)
+    if answer.returncode != 0:
+        last = (answer.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ConfigError(f"the checkpoints in {directory} cannot be read: {last}")
+    found = json.loads(answer.stdout)
+    if found is None:
+        raise ConfigError(f"{directory} holds no complete checkpoint, so there is nothing to resume")
+    return Path(found[0]), int(found[1])

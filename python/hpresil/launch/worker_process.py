@@ -1,0 +1,149 @@
+"""The first code of every worker process: it ties the process to its agent, then runs the user's script.
+
+Before the script imports anything, so that no second of its life is unwatched:
+
+1. the kernel is told to kill this process when the agent dies;
+2. the liveness page is held and the handlers of fatal signals are installed;
+3. Python's fault handler writes to the log.
+
+Then the script runs as `python script.py` would run it: same `sys.argv`, same `sys.path[0]`, as `__main__`,
+same exit status. An uncaught exception is written to the log between two marker lines, so that the terminal
+can leave out what is shown in a box already, and to ``worker-N.error.json``. If it happens inside a step, the
+agent is told at once: the other members wait, and the interpreter's own way out takes a tenth of a second.
+
+With ``--no-python`` the program replaces this one; it is tied to the agent, but holds no page until it calls
+`hpresil.init`.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import runpy
+import signal
+import sys
+import traceback
+import types
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from hpresil.base.errors import HpresilError, JobStopped
+from hpresil.base.phases import PHASES
+from hpresil.launch.marks import BEGIN_MARK, END_MARK
+from hpresil.native import Page, set_pdeathsig
+from hpresil.runtime.environment import adopt_page
+
+IN_STEP = frozenset({"computing", "waiting", "applying", "tail", "restoring"})
+HERE = Path(__file__).resolve()
+PACKAGE = HERE.parents[1]
+
+
+def main() -> None:
+    """Run the command that follows ``-c STARTER`` on the command line."""
+    kind, *command = sys.argv[1:]
+    tie_to_agent()
+    if kind == "program":
+        os.execvp(command[0], command)
+    page = hold_page()
+    try:
+        run(kind, command)
+    except SystemExit:
+        raise
+    except BaseException as error:
+        report(error, page)
+        sys.exit(130 if isinstance(error, KeyboardInterrupt) else 1)
+
+
+def tie_to_agent() -> None:
+    """Die with the agent, also if it died before this line."""
+    set_pdeathsig(signal.SIGKILL)
+    if os.getppid() != int(os.environ["HPRESIL_AGENT_PID"]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hold_page() -> Page:
+    """Attach and hold the liveness page; from here on the agent hears of our end at once."""
+    for fd in (os.environ["HPRESIL_PAGE_FD"], *os.environ["HPRESIL_ARENA_FDS"].split(",")):
+        if fd:
+            os.set_inheritable(int(fd), False)
+    faulthandler.enable()  # before ours, which mark the page and then pass the signal on
+    page = Page.attach(int(os.environ["HPRESIL_PAGE_FD"]))
+    page.hold()
+    page.install_fatal_handlers()
+    adopt_page(page)
+    return page
+
+
+def run(kind: str, command: list[str]) -> None:
+    """Run a script or a module as ``__main__`` in this process."""
+    sys.argv = command
+    if kind == "module":
+        if not sys.flags.safe_path:
+            sys.path.insert(0, os.getcwd())
+        runpy.run_module(command[0], run_name="__main__", alter_sys=True)
+        return
+    script = command[0]
+    if not sys.flags.safe_path:
+        sys.path.insert(0, os.path.dirname(os.path.realpath(script)))
+    with open(script, "rb") as file:
+        code = compile(file.read(), script, "exec", dont_inherit=True)
+    # A module of its own that stays: what the script leaves behind (threads, exit handlers, pickled
+    # classes) still finds its globals after the last line has run.
+    module = types.ModuleType("__main__")
+    module.__dict__.update(__file__=script, __builtins__=__builtins__, __cached__=None)
+    module.__spec__: ModuleSpec | None = None  # type: ignore[misc]
+    sys.modules["__main__"] = module
+    exec(code, module.__dict__)
+
+
+def report(error: BaseException, page: Page) -> None:
+    """Write down what ended this worker, and give notice if others wait for it."""
+    state = page.read()
+    if isinstance(error, JobStopped):
+        print(f"hpresil: {error}", file=sys.stderr, flush=True)
+        return
+    text = "".join(traceback.format_exception(type(error), error, user_part(error)))
+    place = {"step": state.step, "slot": state.slot}
+    facts: dict[str, Any] = {"type": type(error).__name__, "message": str(error), "traceback": text, **place}
+    try:
+        sys.stdout.flush()
+        name = f"worker-{os.environ['HPRESIL_WORKER']}.error.json"
+        write_whole(Path(os.environ["HPRESIL_LOG_DIR"]) / name, json.dumps(facts) + "\n")
+        os.write(2, f"{BEGIN_MARK} {facts['type']}\n{text.rstrip()}\n{END_MARK}\n".encode(errors="replace"))
+    except OSError:
+        sys.stderr.write(text)  # a full disk: the log gets what it can
+    if PHASES[state.phase] in IN_STEP:
+        page.give_notice()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is there completely or not at all."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def user_part(error: BaseException) -> TracebackType | None:
+    """Return the traceback without this file's frames, and for our own errors without hpresil's."""
+    trace = error.__traceback__
+    while trace is not None and _is_ours(trace, HERE):
+        trace = trace.tb_next
+    if trace is None or not isinstance(error, HpresilError):
+        return trace
+    frames = []
+    entry: TracebackType | None = trace
+    while entry is not None and not _is_ours(entry, PACKAGE):
+        frames.append(entry)
+        entry = entry.tb_next
+    shown: TracebackType | None = None
+    for frame in reversed(frames):
+        shown = TracebackType(shown, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
+    return shown
+
+
+def _is_ours(trace: TracebackType, where: Path) -> bool:
+    name = trace.tb_frame.f_code.co_filename
+    return name.startswith("<frozen runpy") or Path(name).is_relative_to(where)

@@ -1,0 +1,225 @@
+"""The worker processes of this node: started, watched, killed, reaped.
+
+A worker's end is noticed in one of three ways, whichever comes first: its page's death watch (a fraction of a
+millisecond, whatever the size of the process), its pidfd (after the kernel has freed its memory), or the
+agent's own decision to kill it. From then on it is *gone*: its whole process group gets SIGKILL, the owner is
+told at once, and nothing it says counts. It is *reaped* later, when the kernel has finished with it.
+
+What a worker started and left behind in its session is adopted by the agent (it is a subreaper) and killed
+too. A process that left the session lives until the job ends.
+
+Everything here runs in the agent's main thread: PR_SET_PDEATHSIG follows the thread that spawned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hpresil.base.phases import PHASES
+from hpresil.launch import kernel
+from hpresil.launch.guard import Guard
+from hpresil.native import DeathWatch, Page, PageState
+
+ARMED = frozenset({"computing", "waiting", "applying", "tail"})
+
+
+@dataclass(frozen=True)
+class Gone:
+    """How a worker ended, as far as is known when it is noticed."""
+
+    reason: str  # "killed", "exited", "hung", "ended"
+    status: int | None
+    page: PageState
+
+    @property
+    def armed(self) -> bool:
+        """Whether it was inside a step."""
+        return self.page.stamps > 0 and PHASES[self.page.phase] in ARMED
+
+    @property
+    def step(self) -> int:
+        """The step it was at, -1 if it never said."""
+        return self.page.step if self.page.stamps > 0 else -1
+
+    @property
+    def slot(self) -> int:
+        """The slot it was at, -1 for none."""
+        return self.page.slot if self.page.stamps > 0 else -1
+
+
+@dataclass
+class WorkerProcess:
+    """One worker process."""
+
+    id: int
+    index: int
+    spare: bool
+    log: Path
+    process: subprocess.Popen[bytes]
+    pidfd: int
+    page: Page
+    watch: DeathWatch
+    gone: Gone | None = None
+    condemned: str = ""  # the reason to report if the agent kills it
+    reaped: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def pid(self) -> int:
+        """Its process id, which is its process group and session too."""
+        return self.process.pid
+
+    @property
+    def error_file(self) -> Path:
+        """Where an uncaught exception is written down."""
+        return self.log.with_suffix(".error.json")
+
+    def said_why(self) -> bool:
+        """Whether an uncaught exception was written down."""
+        return self.error_file.exists()
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a new process needs."""
+
+    worker: int
+    index: int
+    spare: bool
+    command: list[str]
+    log: Path
+    fds: tuple[int, ...]
+    env: Callable[[Page], Mapping[str, str]]
+
+
+class Workers:
+    """All worker processes of the node that are not reaped yet.
+
+    Args:
+        guard: Told of every process group.
+        on_gone: Called once for each worker when its end is noticed.
+        on_reaped: Called once for each worker when it has been reaped, with its exit status.
+    """
+
+    def __init__(
+        self,
+        guard: Guard,
+        on_gone: Callable[[WorkerProcess, Gone], None],
+        on_reaped: Callable[[WorkerProcess, int], None],
+    ) -> None:
+        self._guard = guard
+        self._on_gone, self._on_reaped = on_gone, on_reaped
+        self._loop = asyncio.get_running_loop()
+        self._all: dict[int, WorkerProcess] = {}
+
+    def all(self) -> list[WorkerProcess]:
+        """Return those that are not reaped."""
+        return list(self._all.values())
+
+    def live(self) -> list[WorkerProcess]:
+        """Return those whose end was not noticed."""
+        return [worker for worker in self._all.values() if worker.gone is None]
+
+    def get(self, worker: int) -> WorkerProcess | None:
+        """Return the worker if it lives."""
+        found = self._all.get(worker)
+        return found if found is not None and found.gone is None else None
+
+    def start(self, start: Start) -> WorkerProcess:
+        """Start a process; raises OSError if the system cannot."""
+        page = Page.create()
+        log_fd = os.open(start.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
+            process = subprocess.Popen(
+                start.command,
+                env=dict(start.env(page)),
+                stdin=subprocess.DEVNULL,
+                stdout=log_fd,
+                stderr=log_fd,
+                start_new_session=True,
+                pass_fds=(page.fd, *start.fds),
+            )
+        finally:
+            os.close(log_fd)
+        self._guard.add_group(process.pid)
+        worker = WorkerProcess(
+            id=start.worker,
+            index=start.index,
+            spare=start.spare,
+            log=start.log,
+            process=process,
+            pidfd=os.pidfd_open(process.pid),
+            page=page,
+            watch=DeathWatch(page),
+        )
+        self._all[worker.id] = worker
+        self._loop.add_reader(worker.pidfd, self._exited, worker)
+        self._loop.add_reader(worker.watch.fd, self._notice, worker)
+        return worker
+
+    def kill(self, worker: WorkerProcess, reason: str) -> None:
+        """Kill the worker's process group and count it as gone for ``reason``, unless it is gone already."""
+        if worker.gone is None:
+            worker.condemned = reason
+            self._notice(worker)
+
+    def collect_orphans(self, *, everything: bool = False) -> None:
+        """Kill what dead workers left behind and reap adopted processes.
+
+        Args:
+            everything: The job is over: kill every adopted process, also those of no known session.
+        """
+        own = {worker.pid for worker in self._all.values()} | {self._guard.pid}
+        live = {worker.pid for worker in self.live()}
+        strays = kernel.children() - own
+        if not everything:
+            strays = {pid for pid in strays if _is_stray(pid, live)}
+        kernel.kill_and_reap(strays)
+
+    def _notice(self, worker: WorkerProcess) -> None:
+        self._loop.remove_reader(worker.watch.fd)
+        if worker.gone is not None:
+            return
+        page = worker.page.read()
+        if worker.condemned:
+            gone = Gone(worker.condemned, None, page)
+        elif page.fatal_signal:
+            gone = Gone("killed", -page.fatal_signal, page)
+        else:
+            gone = _ended(worker, page)
+        worker.gone = gone
+        kernel.kill_group(worker.pid)
+        self._on_gone(worker, gone)
+
+    def _exited(self, worker: WorkerProcess) -> None:
+        self._loop.remove_reader(worker.pidfd)
+        self._notice(worker)
+        kernel.kill_group(worker.pid)  # its children, while the number is still taken
+        self._guard.drop_group(worker.pid)
+        status = worker.process.wait()
+        os.close(worker.pidfd)
+        del self._all[worker.id]
+        self._loop.run_in_executor(None, worker.watch.close)
+        self.collect_orphans()
+        worker.reaped.set()
+        self._on_reaped(worker, status)
+
+
+def _ended(worker: WorkerProcess, page: PageState) -> Gone:
+    status = kernel.ending_status(worker.pid)
+    if status is None:  # it lives: it asked to be fenced, or only its holder thread ended
+        return Gone("exited", 1, page) if worker.said_why() else Gone("ended", None, page)
+    return Gone("killed" if status < 0 else "exited", status, page)
+
+
+def _is_stray(pid: int, live: set[int]) -> bool:
+    """Return whether an adopted process is dead, or was left behind by a worker that is gone."""
+    seen = kernel.stat(pid)
+    if seen is None or seen.state == "Z":
+        return True
+    leader = kernel.stat(seen.session)
+    return seen.session not in live and seen.session != pid and (leader is None or leader.exiting)
