@@ -270,9 +270,13 @@ def start(directory: Path, *args: object, nproc: int, flags: tuple[str, ...] = (
     directory.mkdir(parents=True, exist_ok=True)
     command = job.arguments(directory, SCRIPT, *args, nproc=nproc, flags=flags)
     return subprocess.Popen(
-        command, env=job.environment(directory, None), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        command,
+        env=job.environment(directory, None),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
         start_new_session=True,
-    )  # fmt: skip
+    )
 
 
 def wait_for_step(directory: Path, step: int, timeout_s: float = 60.0) -> None:

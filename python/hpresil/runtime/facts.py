@@ -21,7 +21,7 @@ def facts_of(config: Config, device: torch.device, tracked: dict[str, str]) -> d
     facts.update(
         {
             "python": platform.python_version(),
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
             "numpy": numpy.__version__,
             "machine": platform.machine(),
             "cpu.capability": torch.backends.cpu.get_cpu_capability(),
