@@ -21,7 +21,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -135,7 +135,12 @@ def _publish(partial: Path, target: Path) -> None:
     old = target.with_name(f".{target.name}.replaced-{os.getpid()}")
     if target.exists():
         target.rename(old)
-    partial.rename(target)
+    try:
+        partial.rename(target)
+    except OSError:
+        with suppress(FileNotFoundError):
+            old.rename(target)
+        raise
     _sync_directory(target.parent)
     shutil.rmtree(old, ignore_errors=True)
 
@@ -156,14 +161,14 @@ def _create_locked(path: Path) -> int:
     for _ in range(16):
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir()
-        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.stat().st_ino == os.fstat(lock).st_ino:
-                return lock
-        except (BlockingIOError, FileNotFoundError):
-            pass  # somebody took it for abandoned between mkdir and flock
-        os.close(lock)
+        lock = None
+        with suppress(FileNotFoundError):
+            lock = _try_lock(path)
+        if lock is None:
+            continue  # somebody took the directory for abandoned between mkdir and lock
+        if os.fstat(lock).st_nlink:
+            return lock
+        os.close(lock)  # … and removed it
     raise OSError(errno.EBUSY, "another process keeps removing the directory", str(path))
 
 
@@ -171,17 +176,22 @@ def _remove_abandoned(root: Path) -> None:
     for path in root.iterdir():
         if not _PARTIAL.fullmatch(path.name):
             continue
-        try:
-            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError:
-            continue  # renamed or removed by its owner just now
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path, ignore_errors=True)
-        except BlockingIOError:
-            pass  # its writer lives
-        finally:
-            os.close(lock)
+        with suppress(FileNotFoundError):  # renamed or removed by its owner just now
+            lock = _try_lock(path)
+            if lock is not None:
+                shutil.rmtree(path, ignore_errors=True)
+                os.close(lock)
+
+
+def _try_lock(directory: Path) -> int | None:
+    """Return a descriptor that holds the lock of ``directory``, or None if another process does."""
+    lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
 
 
 def _is_complete(path: Path) -> bool:

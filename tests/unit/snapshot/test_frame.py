@@ -1,0 +1,319 @@
+"""A frame is either sealed and whole, or a clear error."""
+
+import gc
+import os
+import random
+
+import msgspec
+import pytest
+import torch
+from torch import nn
+
+from hpresil import native
+from hpresil.base.errors import Refused, StateTorn, TransferFailed
+from hpresil.snapshot import frame, layout
+from hpresil.snapshot.state import SECTIONS
+from hpresil.snapshot.tracked import Tracked
+
+
+def training(seed=0, steps=2):
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3)).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    for _ in range(steps):
+        model(torch.ones(2, 2, 5, 5)).square().sum().backward()
+        optimizer.step()
+        scheduler.step()
+    return Tracked({"model": model, "optimizer": optimizer, "scheduler": scheduler})
+
+
+class Memory:
+    """A memory file with a writable mapping for the test to look into."""
+
+    def __init__(self, nbytes):
+        self.fd = native.memfd("test-frame", nbytes)
+        self.mapping = native.Mapping(self.fd, nbytes)
+
+    def bytes_at(self, start, length):
+        with memoryview(self.mapping) as memory:
+            return bytes(memory[start : start + length])
+
+    def put(self, start, data):
+        with memoryview(self.mapping) as memory:
+            memory[start : start + len(data)] = data
+
+    def flip(self, position, bit=0):
+        self.put(position, bytes([self.bytes_at(position, 1)[0] ^ 1 << bit]))
+
+
+@pytest.fixture
+def memory():
+    made = []
+
+    def make(nbytes):
+        made.append(Memory(nbytes))
+        return made[-1]
+
+    yield make
+    gc.collect()
+    for one in made:
+        one.mapping.close()
+        os.close(one.fd)
+
+
+@pytest.fixture
+def filled(memory):
+    """A training and a sealed frame of it."""
+    tracked = training()
+    state = tracked.capture()
+    made = memory(frame.size(state))
+    frame.fill(made.mapping, state, version=7, generation=3)
+    return tracked, made
+
+
+def row_of(fd, name):
+    return next(row for row in frame.Frame(fd)._rows if row.name == name)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_what_is_read_is_what_was_filled(filled, threads):
+    tracked, memory = filled
+    version, state = frame.read(memory.fd)
+    assert (version, state.digest()) == (7, tracked.digest())
+    other = training(seed=1, steps=0)
+    assert frame.restore(memory.mapping, other, version=7, threads=threads) == (7, state.nbytes)
+    assert other.digest() == tracked.digest()
+
+
+def test_tensors_are_aligned_and_parameters_come_first(filled):
+    _, memory = filled
+    opened = frame.Frame(memory.fd)
+    assert (opened.version, opened.generation) == (7, 3)
+    offsets = [row.offset for row in opened._rows]
+    assert offsets == sorted(offsets)
+    assert all(offset % layout.TENSOR_ALIGNMENT == 0 for offset in offsets)
+    assert [e.section for e in opened.state.tensors] == sorted(
+        (e.section for e in opened.state.tensors), key=SECTIONS.index
+    )
+
+
+def test_sections_can_be_restored_one_by_one(filled):
+    tracked, memory = filled
+    other = training(seed=1, steps=0)
+    opened = frame.Frame(memory.fd)
+    restoration = other.prepare(opened.state)
+    opened.copy(restoration, "parameters")
+    there = {e.name: e.tensor for e in tracked.capture().tensors}
+    assert all(torch.equal(p, there[name]) for name, p in other.parameters)
+    assert not other.optimizers["optimizer"].state
+    for section in SECTIONS[1:]:
+        opened.copy(restoration, section)
+    restoration.finish()
+    assert other.digest() == tracked.digest()
+
+
+def test_a_restored_worker_does_not_depend_on_the_frame(filled):
+    tracked, memory = filled
+    other = training(seed=1, steps=0)
+    frame.restore(memory.fd, other)
+    memory.put(0, bytes(memory.mapping.nbytes))
+    assert other.digest() == tracked.digest()
+
+
+def test_restoring_counts_as_a_change_of_every_tensor(filled):
+    _, memory = filled
+    other = training(seed=1, steps=1)
+    other.mark()
+    frame.restore(memory.fd, other)
+    assert {name for name, _ in other.parameters} <= set(other.changed_in_forward())
+
+
+def test_a_frame_may_be_filled_again(filled):
+    _, memory = filled
+    newer = training(seed=2, steps=3)
+    frame.fill(memory.fd, newer.capture(), version=8, generation=3)
+    version, state = frame.read(memory.fd)
+    assert (version, state.digest()) == (8, newer.digest())
+
+
+def test_views_keep_the_mapping_alive(filled):
+    tracked, memory = filled
+    _, state = frame.read(memory.fd)
+    tensors = [entry.tensor for entry in state.tensors]
+    del state
+    gc.collect()
+    assert torch.equal(tensors[0], tracked.parameters[0][1])
+
+
+@pytest.mark.parametrize("missing", [1, 4096])
+def test_a_frame_too_small_is_refused_before_anything_is_written(memory, missing):
+    state = training().capture()
+    needed = layout.plan(state).frame_bytes
+    small = memory(needed - missing)
+    small.put(0, b"\x01" * 8192)
+    with pytest.raises(
+        TransferFailed, match=f"needs a frame of {needed} bytes, this one has {needed - missing}"
+    ):
+        frame.fill(small.mapping, state, version=1)
+    assert small.bytes_at(0, 8192) == b"\x01" * 8192
+
+
+def test_a_frame_has_room_for_values_that_grow():
+    tracked = training()
+    before = tracked.capture()
+    tracked.optimizers["optimizer"].param_groups[0]["note"] = "x" * 1000
+    assert layout.plan(tracked.capture()).frame_bytes <= frame.size(before)
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "reason"),
+    [(0, "truncated: 0 bytes"), (100, "truncated: 100 bytes"), (8192, "is not a snapshot frame")],
+)
+def test_memory_that_was_never_filled(nbytes, reason):
+    fd = native.memfd("never-filled", nbytes)
+    with pytest.raises(TransferFailed, match=reason):
+        frame.read(fd)
+    os.close(fd)
+
+
+def test_a_foreign_frame(filled):
+    _, memory = filled
+    memory.put(0, b"PK\x03\x04")
+    with pytest.raises(TransferFailed, match="is not a snapshot frame"):
+        frame.read(memory.fd)
+
+
+def test_a_frame_of_another_format(filled):
+    _, memory = filled
+    memory.put(8, b"\x02")
+    with pytest.raises(TransferFailed, match="has format 2, this hpresil reads 1"):
+        frame.read(memory.fd)
+
+
+def test_a_truncated_frame(filled):
+    _, memory = filled
+    os.ftruncate(memory.fd, 12288)
+    with pytest.raises(TransferFailed, match="truncated: 12288 of"):
+        frame.read(memory.fd)
+    os.ftruncate(memory.fd, memory.mapping.nbytes)
+
+
+def test_a_frame_whose_writer_died_half_way_is_not_sealed(filled, monkeypatch):
+    _, memory = filled
+
+    def die(pairs, threads):
+        native.copy_many(pairs[: len(pairs) // 2], threads)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(frame, "native", _Patched(copy_many=die))
+    with pytest.raises(KeyboardInterrupt):
+        frame.fill(memory.mapping, training(seed=3).capture(), version=8)
+    monkeypatch.undo()
+    with pytest.raises(TransferFailed, match="is not sealed"):
+        frame.read(memory.fd)
+
+
+class _Patched:
+    """The native core with some functions replaced."""
+
+    def __init__(self, **replaced):
+        self.__dict__.update(replaced)
+
+    def __getattr__(self, name):
+        return getattr(native, name)
+
+
+def test_a_damaged_tensor_is_named_and_the_restored_state_is_torn(filled):
+    _, memory = filled
+    row = row_of(memory.fd, "optimizer.state.model.0.bias.exp_avg")
+    memory.flip(row.offset + 5, bit=3)
+    with pytest.raises(
+        TransferFailed, match=r"tensor optimizer\.state\.model\.0\.bias\.exp_avg in the frame of version 7"
+    ):
+        frame.read(memory.fd)
+    with pytest.raises(StateTorn, match=r"exp_avg .* is worth nothing until it is restored"):
+        frame.restore(memory.fd, training(seed=1))
+
+
+def test_a_damaged_tensor_with_other_strides_is_found_before_it_is_copied(filled):
+    _, memory = filled
+    memory.flip(row_of(memory.fd, "model.0.weight").offset)
+    other = training(seed=1)
+    before = other.parameters[0][1].detach().clone()
+    with pytest.raises(StateTorn, match=r"tensor model\.0\.weight"):
+        frame.restore(memory.fd, other)
+    assert torch.equal(other.parameters[0][1], before)
+
+
+def test_any_flipped_bit_is_noticed(filled):
+    _, memory = filled
+    opened = frame.Frame(memory.fd)
+    header = opened._header
+    used = [range(layout.HEADER_BYTES), range(header.sums_offset, header.sums_offset + header.sums_bytes)]
+    used += [range(header.manifest_offset, header.manifest_offset + header.manifest_bytes)]
+    used += [range(row.offset, row.offset + row.nbytes) for row in opened._rows]
+    picker = random.Random(20)
+    for _ in range(400):
+        position, bit = picker.choice(picker.choice(used)), picker.randrange(8)
+        memory.flip(position, bit)
+        with pytest.raises(TransferFailed):
+            frame.read(memory.fd)
+            print(f"seed 20: bit {bit} of byte {position} was not noticed")
+        memory.flip(position, bit)
+    frame.read(memory.fd)
+
+
+def test_a_frame_refilled_while_it_is_read_is_noticed(filled):
+    tracked, memory = filled
+    opened = frame.Frame(memory.fd)
+    restoration = training(seed=1).prepare(opened.state)
+    frame.fill(memory.mapping, tracked.capture(), version=7, generation=3)
+    with pytest.raises(StateTorn, match="was overwritten while it was read"):
+        opened.copy(restoration, "parameters")
+
+
+def test_another_version_than_expected_changes_nothing(filled):
+    _, memory = filled
+    other = training(seed=1)
+    before = other.digest()
+    with pytest.raises(
+        TransferFailed, match=r"the frame of version 7 \(generation 3\) was found where version 6"
+    ):
+        frame.restore(memory.fd, other, version=6)
+    assert other.digest() == before
+
+
+def test_a_state_of_another_model_changes_nothing(filled):
+    _, memory = filled
+    other = Tracked({"model": nn.Linear(2, 2)})
+    before = other.digest()
+    with pytest.raises(Refused):
+        frame.restore(memory.fd, other)
+    assert other.digest() == before
+
+
+def test_a_manifest_that_lies_about_a_tensor_is_refused(filled):
+    header = frame.Frame(filled[1].fd)._header
+    first = header.sections[0]
+    for wrong in (
+        {"offset": first.offset - 64},
+        {"offset": first.offset + 1},
+        {"nbytes": 8},
+        {"shape": [-1, -54]},
+        {"section": 9},
+        {"section": -1},
+    ):
+        fields = {
+            "name": "w",
+            "dtype": "float32",
+            "shape": [54],
+            "section": 0,
+            "offset": first.offset,
+            "nbytes": 216,
+        }
+        row = layout.Row(**{**fields, **wrong})
+        data = msgspec.msgpack.encode(layout.Manifest(b"", [row]))
+        one = layout.Header(**{**header.__dict__, "sums_bytes": 4})
+        with pytest.raises(TransferFailed, match="wrong about tensor w"):
+            layout.parse_manifest(data, one)
