@@ -62,7 +62,7 @@ void add_seals(int fd, int seals) {
 int seals_of(int fd) {
   const int seals = fcntl(fd, F_GET_SEALS);
   if (seals < 0) {
-    fail_errno("reading the seals of descriptor " + std::to_string(fd), errno);
+    fail_errno("descriptor " + std::to_string(fd) + " has no seals, so it is no memory file", errno);
   }
   return seals;
 }

@@ -1,0 +1,47 @@
+"""CUDA devices on a machine without one, and with."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hpresil import native
+from hpresil.base.errors import NativeError
+
+
+def test_the_build_says_what_it_is() -> None:
+    built = native.built_with()
+    assert built["compiler"].split()[0] in ("GNU", "Clang")
+    assert bool(built["cuda"]) == bool(built["cuda_architectures"])
+    assert native.cpu_level() in native.cpu_levels()
+
+
+def test_listing_devices_never_fails() -> None:
+    for device in native.cuda_devices():
+        assert device["memory_bytes"] > 0
+
+
+def test_every_device_passes_its_self_test() -> None:
+    devices = native.cuda_devices()
+    if not devices:
+        pytest.skip("no CUDA device here: the kernels were compiled but not run")
+    for device in devices:
+        assert native.cuda_self_test(device["index"])["passed"]
+
+
+def test_device_calls_without_a_device_say_why() -> None:
+    if native.cuda_devices():
+        pytest.skip("this machine has a CUDA device")
+    why = (
+        "cudaErrorInsufficientDriver|cudaErrorNoDevice"
+        if native.built_with()["cuda"]
+        else "not built with CUDA"
+    )
+    memory = np.zeros(4096, np.uint8)
+    with pytest.raises(NativeError, match=why):
+        native.cuda_self_test(0)
+    with pytest.raises(NativeError, match=why):
+        native.cuda_register(memory.ctypes.data, memory.nbytes)
+    with pytest.raises(NativeError, match=why):
+        native.cuda_unregister(memory.ctypes.data)
+    assert native.cuda_devices() == [], "an earlier failure must not be reported again"
