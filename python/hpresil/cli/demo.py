@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -22,7 +23,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write verdicts and recovery times to FILE")
     parser.add_argument(
-        "--steps", metavar="N", type=int, default=40, help="train at least N steps (default: 40)"
+        "--steps", metavar="N", type=int, default=30, help="train at least N steps (default: 30)"
     )
     parser.add_argument(
         "--run-dir",
@@ -41,6 +42,7 @@ def main(args: argparse.Namespace) -> int:
     except (ConfigError, OSError) as error:
         print(f"hpresil: {error}", file=sys.stderr)
         return 1
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the jobs as the keyboard does
     status = 1
     try:
         status = _demonstrate(args, directory)
@@ -49,6 +51,8 @@ def main(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("hpresil: interrupted", file=sys.stderr)
         status = 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if args.run_dir is None and status != 1:
         shutil.rmtree(directory, ignore_errors=True)
     else:

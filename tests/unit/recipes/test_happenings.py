@@ -11,7 +11,7 @@ def test_each_event_that_concerns_the_demo_is_understood():
     assert happening(event("WorkerLost", worker=1, rank=1, reason="hung", status=None)) == Lost(1, "hung")
     assert happening(event("ViewInstalled", generation=2, members=[0, 3])) == Viewed(2, [0, 3])
     assert happening(
-        event("StepCommitted", step=4, generation=2, world_size=2, loss=(5.5).hex(), worker=0)
+        event("StepCommitted", step=4, generation=2, world_size=2, loss=5.5, worker=0)
     ) == StepCommitted(4, 5.5, 2, 2, 12.5)
     assert happening(event("JobEnded", status=0, reason="done", worker=-1)) == Ended(0, "done")
 

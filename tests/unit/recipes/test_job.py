@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from hpresil.recipes.demo.conductor import Act
 from hpresil.recipes.demo.job import Job, Tail
 
 POLITE = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
+TELL = POLITE + "import os\nprint(os.getpid(), flush=True)\ntime.sleep(60)"
 WAIT = "print('started', flush=True)\ntime.sleep(60)"
 
 
@@ -26,6 +28,12 @@ def wait_until(condition, what: str) -> None:
     while not condition():
         assert time.monotonic() < end, f"{what} did not happen within 20 s"
         time.sleep(0.01)
+
+
+def fail_within(job: Job, error: type[BaseException]) -> None:
+    with job:
+        wait_until(lambda: "started" in job.last_lines(), "the start")
+        raise error
 
 
 def stopped(pid: int) -> bool:
@@ -73,13 +81,8 @@ def test_leaving_ends_the_job_politely(tmp_path):
 def test_leaving_ends_the_job_after_an_error_as_well(tmp_path):
     job = job_of(tmp_path, POLITE + WAIT)
 
-    def fail_in_the_middle():
-        with job:
-            wait_until(lambda: "started" in job.last_lines(), "the start")
-            raise ZeroDivisionError
-
     with pytest.raises(ZeroDivisionError):
-        fail_in_the_middle()
+        fail_within(job, ZeroDivisionError)
     assert job.status() == 0
 
 
@@ -93,7 +96,7 @@ def test_a_job_that_ignores_the_signal_is_killed(tmp_path, monkeypatch):
 
 
 def test_a_held_process_is_stopped_and_runs_again_at_the_latest_at_the_end(tmp_path):
-    with job_of(tmp_path, POLITE + "import os\nprint(os.getpid(), flush=True)\ntime.sleep(60)") as job:
+    with job_of(tmp_path, TELL) as job:
         wait_until(lambda: job.last_lines().strip().isdigit(), "the start")
         pid = int(job.last_lines())
         assert job.act(Act("hold", pid, 4, ""))
@@ -109,3 +112,32 @@ def test_a_signal_to_a_process_that_is_gone_says_so(tmp_path):
         assert not job.act(Act("kill", pid, 1, ""))
         assert job.act(Act("drain", 0, -1, ""))
         wait_until(lambda: job.status() == 0, "the drain")
+
+
+def test_the_launcher_is_told_when_the_demo_is_killed(tmp_path):
+    code = f"""
+import time
+from pathlib import Path
+from hpresil.recipes.demo.job import Job
+job = Job([], run_dir=Path({str(tmp_path)!r}), output=Path({str(tmp_path / "log")!r}))
+job.command = [{sys.executable!r}, "-c", {TELL!r}]
+with job:
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", code]) as parent:
+        log = tmp_path / "log"
+        wait_until(lambda: log.exists() and log.read_text().strip().isdigit(), "the start")
+        parent.kill()
+    launcher = int(log.read_text())
+    wait_until(lambda: not Path(f"/proc/{launcher}").exists(), "the end of the launcher")
+
+
+def test_after_an_error_the_drain_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("hpresil.recipes.demo.job.HURRY_S", 0.1)
+    second_ends = "lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL)"
+    job = job_of(tmp_path, f"import signal, time\nsignal.signal(signal.SIGTERM, {second_ends})\n{WAIT}")
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        fail_within(job, KeyboardInterrupt)
+    assert job.status() == -signal.SIGTERM
+    assert time.monotonic() - began < 15

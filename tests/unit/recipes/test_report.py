@@ -18,7 +18,7 @@ def events() -> list[dict]:
     """What a job writes in the demo: worker 1 is killed at 10.0, worker 2 stopped at 20.0."""
     return [
         event(1.0, "ViewInstalled", generation=1, members=[0, 1, 2]),
-        event(9.8, "StepCommitted", step=7, generation=1, world_size=3, loss="0x1p+2", worker=0),
+        event(9.8, "StepCommitted", step=7, generation=1, world_size=3, loss=4.0, worker=0),
         event(10.001, "WorkerLost", worker=1, rank=1, reason="killed", last_stamp=9.9),
         event(10.002, "ViewInstalled", generation=2, members=[0, 3, 2]),
         event(10.010, "Decided", generation=2, target=8, sources={"3": 0}, slots=[], initial=False),

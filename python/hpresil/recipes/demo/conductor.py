@@ -67,7 +67,7 @@ class Script:
     """
 
     workers: int = 3
-    steps: int = 40
+    steps: int = 30
     first_fault_at: int = 8
     calm_steps: int = 5
     part_timeout_s: float = 90.0

@@ -72,7 +72,7 @@ def happening(event: Event) -> Happening | None:
         case {"event": "ViewInstalled", "generation": generation, "members": members}:
             return Viewed(generation, members)
         case {"event": "StepCommitted", "step": step, "generation": generation, "world_size": size}:
-            return StepCommitted(step, float.fromhex(event["loss"]), generation, size, event["t"])
+            return StepCommitted(step, event["loss"], generation, size, event["t"])
         case {"event": "JobEnded", "status": status, "reason": reason}:
             return Ended(status, reason)
     return None

@@ -1,4 +1,8 @@
-"""One `hpresil run` as a child process: its events as they come, signals to its workers, a sure end."""
+"""One `hpresil run` as a child process: its events as they come, signals to its workers, a sure end.
+
+The launcher runs in a session of its own, so that an interrupt at the keyboard reaches the demo alone,
+which then ends the job. If the demo itself is killed, the kernel tells the launcher to drain.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from hpresil.native import set_pdeathsig
 from hpresil.recipes.demo.conductor import Act
 from hpresil.telemetry.events import Event, parse
 
 DRAIN_TIMEOUT_S = 30.0
+HURRY_S = 0.5
 KILL_TIMEOUT_S = 10.0
 SIGNALS = {
     "kill": signal.SIGKILL,
@@ -75,6 +81,7 @@ class Job:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 start_new_session=True,
+                preexec_fn=_end_with_parent,
             )
         return self
 
@@ -87,7 +94,8 @@ class Job:
         for pid in self._held:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
-        for wait_s in (DRAIN_TIMEOUT_S, KILL_TIMEOUT_S):  # the first drains, the second kills the workers
+        drain_s = DRAIN_TIMEOUT_S if error is None else HURRY_S
+        for wait_s in (drain_s, KILL_TIMEOUT_S):  # the first signal drains, the second kills the workers
             if self._process.poll() is None:
                 self._process.terminate()
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -120,3 +128,7 @@ class Job:
         except ProcessLookupError:
             return False
         return True
+
+
+def _end_with_parent() -> None:
+    set_pdeathsig(signal.SIGTERM)

@@ -49,10 +49,8 @@ def headline(progress: Progress) -> str:
     """Return step, loss, speed and generation in one line."""
     if progress.step < 0:
         return f"generation {progress.generation} · no step yet"
-    return (
-        f"step {progress.step} · loss {progress.loss:.4f} · {progress.tokens_per_s:,.0f} tokens/s"
-        f" · generation {progress.generation}"
-    )
+    speed = f" · {progress.tokens_per_s:,.0f} tokens/s" if progress.tokens_per_s else ""
+    return f"step {progress.step} · loss {progress.loss:.4f}{speed} · generation {progress.generation}"
 
 
 def runs(slots: Sequence[int]) -> str:
