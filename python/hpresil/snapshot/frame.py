@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from hpresil.snapshot.tracked import Tracked
 
 Sums = np.ndarray[Any, np.dtype[np.uint32]]
-SEAL = struct.Struct("<Q")
 
 
 def size(state: State) -> int:
@@ -70,14 +68,14 @@ def fill(
         )
     with memoryview(mapping) as memory:
         fills = _previous_fills(memory) + 1
-        SEAL.pack_into(memory, layout.SEAL_OFFSET, 0)
+        _set_seal(memory, 0)
         sums = _copy_in(mapping, plan, state, threads)
         table = sums.tobytes()
         memory[layout.HEADER_BYTES : layout.HEADER_BYTES + len(plan.manifest)] = plan.manifest
         memory[plan.sums_offset : plan.sums_offset + len(table)] = table
         header = _header(plan, sums, version, generation, fills).packed()
         memory[: layout.SEAL_OFFSET] = header
-        SEAL.pack_into(memory, layout.SEAL_OFFSET, layout.seal_word(native.crc32c(header)))
+        _set_seal(memory, layout.seal_word(native.crc32c(header)))
     return plan.frame_bytes
 
 
@@ -163,8 +161,8 @@ class Frame:
         start, rows = self._mapping.address, self._rows
         pairs = [(t.data_ptr(), start + rows[i].offset, rows[i].nbytes) for i, t in targets]
         sums = native.copy_many(pairs, threads) if pairs else []
-        for (index, tensor), found in zip(targets, sums, strict=True):
-            torch.autograd.graph.increment_version(tensor)
+        torch.autograd.graph.increment_version([tensor for _, tensor in targets])
+        for (index, _), found in zip(targets, sums, strict=True):
             self._expect(rows[index].name, found, self._sums[index])
 
     def _copy_checked(self, targets: list[tuple[int, torch.Tensor]]) -> None:
@@ -267,6 +265,10 @@ def _map(fd: int, *, writable: bool) -> native.Mapping:
         return native.Mapping(fd, nbytes, writable=writable)
     except NativeError as error:
         raise TransferFailed(f"the frame cannot be mapped: {error}") from error
+
+
+def _set_seal(memory: memoryview, word: int) -> None:
+    memory[layout.SEAL_OFFSET : layout.HEADER_BYTES].cast("Q")[0] = word  # one store of eight bytes
 
 
 def _previous_fills(memory: memoryview) -> int:

@@ -122,8 +122,9 @@ def _tied(seed):
     torch.manual_seed(seed)
     model = Tied()
     trained = [p for n, p in model.named_parameters() if n != "unused"]
-    groups = [{"params": [p for p in trained if p.dim() > 1]}, {"params": [model.unused], "weight_decay": 0.1},
-              {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0}]  # fmt: skip
+    matrices, vectors = [p for p in trained if p.dim() > 1], [p for p in trained if p.dim() <= 1]
+    groups = [{"params": matrices}, {"params": [model.unused], "weight_decay": 0.1}]
+    groups.append({"params": vectors, "weight_decay": 0.0})
     optimizer = torch.optim.AdamW(groups, lr=1e-2)
     tokens = lambda generator: torch.randint(0, 11, (2, 5), generator=generator)  # noqa: E731
     return Rig(model, optimizer, inputs=tokens, scheduler=lrs.CosineAnnealingLR(optimizer, 9))
@@ -135,9 +136,8 @@ def _convolution(seed):
     model = model.to(memory_format=torch.channels_last)
     decayed = [p for p in model.parameters() if p.dim() > 1]
     others = [p for p in model.parameters() if p.dim() <= 1]
-    optimizer = torch.optim.SGD(
-        [{"params": decayed, "weight_decay": 1e-2}, {"params": others}], 0.1, momentum=0.9
-    )
+    groups = [{"params": decayed, "weight_decay": 1e-2}, {"params": others}]
+    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
     return Rig(model, optimizer, inputs=(2, 3, 8, 8), averaged=averaged, scheduler=lrs.StepLR(optimizer, 2))
 
