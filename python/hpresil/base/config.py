@@ -27,6 +27,17 @@ PREFIX = "HPRESIL_"
 IDENTITY = ("slots", "microbatches", "microbatch_size", "seed")
 """The settings that fix the bits and the data order."""
 
+OF_THE_AGENT = (
+    "hang_timeout_min_s",
+    "min_workers_timeout_s",
+    "join_timeout_s",
+    "restore_timeout_s",
+    "save_timeout_s",
+    "finish_timeout_s",
+    "snapshot_every",
+)
+"""Settings that the agent uses, which is up before the script says `Config(...)`."""
+
 INTERNAL = frozenset(
     PREFIX + name
     for name in (
@@ -140,6 +151,8 @@ def resolve(explicit: Config | None, env: Mapping[str, str]) -> Config:
         ConfigError: a value, a key or a variable is wrong; the message names setting, value and source.
     """
     values: dict[str, Value] = dataclasses.asdict(explicit or Config())
+    if explicit is not None and PREFIX + "SOCKET" in env:
+        _refuse_too_late(explicit, env)
     path = env.get(PREFIX + "CONFIG")
     if path:
         values.update(_from_file(Path(path)))
@@ -161,6 +174,18 @@ def parse(name: str, text: str, source: str) -> Value:
         ConfigError: the text is not such a value, or out of range.
     """
     return _checked(FIELDS[name], _parsed(FIELDS[name], text, source), source)
+
+
+def _refuse_too_late(explicit: Config, env: Mapping[str, str]) -> None:
+    """Refuse what the script says and the agent cannot know, unless the agent was told the same."""
+    known = resolve(None, env)
+    for name in OF_THE_AGENT:
+        value = getattr(explicit, name)
+        if value not in (FIELDS[name].default, getattr(known, name)):
+            raise ConfigError(
+                f"{name} = {value!r} (from Config(...)) comes too late: the agent, which uses it, was "
+                f"started before this script; pass {flag(name)} to hpresil run, or set {variable(name)}"
+            )
 
 
 def _from_file(path: Path) -> dict[str, Value]:

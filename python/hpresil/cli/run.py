@@ -7,15 +7,12 @@ not kept."""
 from __future__ import annotations
 
 import argparse
-import os
-import secrets
-import shutil
 from pathlib import Path
 from typing import Any, NoReturn
 
 from hpresil.base import config as settings
 from hpresil.base.errors import ConfigError
-from hpresil.launch.job import Job
+from hpresil.cli.job_of_flags import job_of
 
 REFUSED = {
     "--rdzv-backend": "hpresil has its own rendezvous, over the agent's socket",
@@ -146,174 +143,6 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
             metavar=type(field.default).__name__.upper(),
             help=f"{field.metadata['text']} ({field.default})",
         )
-
-
-# --------------------------------------------------------------------------- flags → job
-
-
-def job_of(args: argparse.Namespace) -> Job:
-    """Return the job that the flags describe.
-
-    Raises:
-        ConfigError: a flag is wrong, or the script is not there.
-    """
-    _one_node(args)
-    given = _settings(args)
-    config = settings.resolve(None, {**os.environ, **given})
-    workers = worker_count(args.nproc_per_node)
-    min_workers = _count("--min-workers", args.min_workers, 1)
-    if min_workers > workers:
-        raise ConfigError(f"--min-workers {min_workers} is more than --nproc-per-node {workers}")
-    spares = _count("--spares", args.spares, 0)
-    run_id = args.run_id or secrets.token_hex(4)
-    if "/" in run_id or run_id.startswith("."):
-        raise ConfigError(f"--run-id {run_id!r} becomes part of a file name; use letters, digits, - and _")
-    return Job(
-        command=(*_command(args), *_script_arguments(args)),
-        kind="module" if args.module else "program" if args.no_python else "script",
-        workers=workers,
-        spares=spares,
-        min_workers=min_workers,
-        max_restarts=_count("--max-restarts", args.max_restarts, 0),
-        run_dir=args.run_dir,
-        record=_record(args.record),
-        log_dir=None if args.log_dir is None else _log_directory(args.log_dir, run_id),
-        resume=args.resume,
-        run_id=run_id,
-        role=args.role,
-        config=config,
-        settings=given,
-        shown=shown_workers(args.tee, args.redirects, args.local_ranks_filter, workers + spares),
-        shutdown_timeout_s=float(_count("--shutdown-timeout", args.shutdown_timeout, 0)),
-        master_addr=args.master_addr,
-        master_port=_count("--master-port", args.master_port, 1),
-    )
-
-
-def _one_node(args: argparse.Namespace) -> None:
-    if args.nnodes not in ("1", "1:1"):
-        raise ConfigError(f"--nnodes {args.nnodes}: several nodes are not supported yet; leave the flag out")
-    if args.node_rank != "0":
-        raise ConfigError(f"--node-rank {args.node_rank}: several nodes are not supported yet")
-
-
-def _settings(args: argparse.Namespace) -> dict[str, str]:
-    """Return the flags that are settings as variables, checked."""
-    given = {}
-    for name in settings.FIELDS:
-        text = getattr(args, f"setting_{name}")
-        if text is not None:
-            settings.parse(name, text, settings.flag(name))
-            given[settings.variable(name)] = text
-    if args.config is not None:
-        given[settings.PREFIX + "CONFIG"] = str(Path(args.config).absolute())
-    return given
-
-
-def worker_count(text: str) -> int:
-    """Return how many workers ``--nproc-per-node`` asks for.
-
-    Raises:
-        ConfigError: it is no number of at least 1, nor cpu, gpu or auto; or there is no GPU.
-    """
-    if text not in ("cpu", "gpu", "auto"):
-        return _count("--nproc-per-node", text, 1, "cpu, gpu or auto")
-    gpus = 0
-    if text != "cpu":
-        from hpresil.native import cuda_devices
-
-        gpus = len(cuda_devices())
-    if text == "gpu" and gpus == 0:
-        raise ConfigError("--nproc-per-node gpu: this machine has no usable GPU; give a number, or cpu")
-    return gpus or len(os.sched_getaffinity(0))
-
-
-def _count(flag: str, text: str, lowest: int, or_else: str = "") -> int:
-    try:
-        found = int(text)
-    except ValueError:
-        found = lowest - 1
-    if found < lowest:
-        words = f", {or_else}" if or_else else ""
-        raise ConfigError(f"{flag} {text}: give a whole number of at least {lowest}{words}")
-    return found
-
-
-def _command(args: argparse.Namespace) -> tuple[str]:
-    """Return the script, the module or the program, after a look whether it is there."""
-    name: str = args.script
-    if name.startswith("-"):
-        raise ConfigError(f"{name} is no flag of hpresil run (see hpresil run --help)")
-    if args.module and args.no_python:
-        raise ConfigError("-m and --no-python exclude each other")
-    if args.module:
-        return (name,)
-    if args.no_python:
-        found = shutil.which(name)
-        if found is None:
-            raise ConfigError(f"program {name} was not found or may not be executed")
-        return (found,)
-    if not os.path.exists(name):
-        raise ConfigError(f"script {name} does not exist")
-    if os.path.isdir(name):
-        raise ConfigError(f"script {name} is a directory; give a file, or a module with -m")
-    if not os.access(name, os.R_OK):
-        raise ConfigError(f"script {name} cannot be read")
-    return (name,)
-
-
-def _script_arguments(args: argparse.Namespace) -> list[str]:
-    rest: list[str] = args.arguments
-    return rest[1:] if rest[:1] == ["--"] else rest
-
-
-def _record(path: Path | None) -> Path | None:
-    if path is None:
-        return None
-    if path.is_dir():
-        raise ConfigError(f"--record {path} is a directory; name a file")
-    if not path.absolute().parent.is_dir():
-        raise ConfigError(f"--record {path}: there is no directory {path.parent}")
-    return path.absolute()
-
-
-def _log_directory(base: Path, run_id: str) -> Path:
-    """Make a directory of its own for this job under ``--log-dir``, as torchrun does."""
-    path = base.absolute() / f"{run_id}-{secrets.token_hex(3)}"
-    try:
-        path.mkdir(parents=True)
-    except OSError as error:
-        raise ConfigError(f"--log-dir {base} cannot be used: {error.strerror}") from error
-    return path
-
-
-def shown_workers(
-    tee: str | None, redirects: str | None, ranks: str | None, workers: int
-) -> frozenset[int] | None:
-    """Return the indices of the workers the terminal shows, None for the default."""
-    if tee is None and redirects is None and ranks is None:
-        return None
-    shown = set(range(workers)) if tee is None else _which("--tee", tee, workers)
-    if redirects is not None:
-        shown -= _which("--redirects", redirects, workers)
-    if ranks is not None:
-        shown &= {_count("--local-ranks-filter", part, 0) for part in ranks.split(",")}
-    return frozenset(shown)
-
-
-def _which(flag: str, text: str, workers: int) -> set[int]:
-    """Return the workers that a specification like torchrun's ("3" or "0:3,1:0") names."""
-    parts = text.split(",")
-    pairs = [part.split(":") for part in parts] if ":" in text else [[str(i), text] for i in range(workers)]
-    chosen = set()
-    for pair in pairs:
-        if len(pair) != 2 or pair[1] not in ("0", "1", "2", "3") or not pair[0].isdecimal():
-            raise ConfigError(f"{flag} {text}: give 0, 3, or INDEX:0 and INDEX:3 with commas between")
-        if pair[1] in "12":
-            raise ConfigError(f"{flag} {text}: stdout and stderr of a worker share one log; use 3 for both")
-        if pair[1] == "3":
-            chosen.add(int(pair[0]))
-    return chosen
 
 
 def main(args: argparse.Namespace) -> int:

@@ -228,7 +228,10 @@ class Agent:
 
     def _signalled(self, number: signal.Signals) -> None:
         self._signals += 1
-        if self._signals == 1 and number in DRAIN_SIGNALS and not self._ended.done():
+        if self._signals == 1 and number in DRAIN_SIGNALS and self._ended.done():
+            self._terminal.say(f"{number.name}: the job is ending anyway; once more to kill everything")
+            return
+        if self._signals == 1 and number in DRAIN_SIGNALS:
             self._terminal.say(f"{number.name}: finishing the step and saving; once more to kill everything")
             self._progress.event("DrainRequested", why=number.name)
             self._client.say(m.DrainRequested(why=number.name))
@@ -254,9 +257,15 @@ class Agent:
         picture, job = self._picture, self._job
         may_leave = picture.released if ended.status == 0 else picture.stopped
         for worker in self._workers.live():
-            if worker.id not in may_leave:
+            worker.may_leave = worker.id in may_leave
+            if not worker.may_leave:
                 self._workers.kill(worker, "killed")
-        await self._reaped(job.config.finish_timeout_s if ended.status == 0 else job.shutdown_timeout_s)
+        patience_s = job.config.finish_timeout_s if ended.status == 0 else job.shutdown_timeout_s
+        await self._reaped(patience_s)
+        if ended.status == 0 and self._workers.live() and not self._kill_status:
+            self._attendance.exit_status = self._attendance.exit_status or 1
+            late = ", ".join(f"worker {worker.id}" for worker in self._workers.live())
+            self._terminal.say(f"{late} did not end within {patience_s:g} s of the last step and is killed")
         found = self._kill_status or ended.status or self._attendance.exit_status
         return found if 0 <= found < 256 else 1
 

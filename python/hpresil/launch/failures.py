@@ -58,7 +58,6 @@ class Failures:
         self._shown: set[tuple[str, str]] = set()
         self._shown_workers: set[int] = set()
         self._logs: dict[int, Path] = {}
-        self.over = False
 
     def started(self, worker: WorkerProcess) -> None:
         """Remember where the worker writes."""
@@ -75,7 +74,7 @@ class Failures:
             self._terminal.say(f"{name} lost at {place}: {said}")
             return
         what = f"{error['type']}: {error['message']}" if error else ending_words(gone)
-        key = (error.get("type", ending_words(gone)), error.get("message", f"{worker.id}"))
+        key = (error.get("type", ending_words(gone)), error.get("message", ""))
         self._shown_workers.add(worker.id)
         if key in self._shown:
             self._terminal.say(f"{name} failed too at {place}: {_short(what)}")
@@ -103,10 +102,13 @@ class Failures:
 
     def job_ended(self, ended: m.JobEnded, run_dir: Path) -> None:
         """Tell how the job ended."""
-        self.over = True
         if ended.status == 0:
-            saved = f"; saved in {ended.saved}" if ended.saved else ""
-            self._terminal.say(f"{ended.reason}{saved}")
+            self._terminal.say(f"{ended.reason}{_saved(ended, run_dir)}")
+            return
+        if ended.worker in self._shown_workers:  # the box is there already
+            self._terminal.say(
+                f"the job failed, exit status {ended.status}: {ended.reason}{_saved(ended, run_dir)}"
+            )
             return
         lines = [("why", ended.reason)]
         if ended.worker >= 0:
@@ -114,15 +116,19 @@ class Failures:
         if ended.step >= 0:
             lines.append(("where", place_words(ended.step, ended.slot)))
         if ended.saved:
-            lines.append(("saved", ended.saved))
-            lines.append(("go on", f"hpresil run --resume --run-dir {run_dir} …"))
+            lines += [("saved", ended.saved), ("go on", f"hpresil run --resume --run-dir {run_dir} …")]
         log = self._logs.get(ended.worker)
-        shown = ended.worker in self._shown_workers
         if log is not None:
             lines.append(("log", str(log)))
-        trace = "" if shown else ended.traceback
-        tail = "" if shown or log is None else last_lines(log)
-        self._terminal.show(Box(f"the job failed, exit status {ended.status}", tuple(lines), trace, tail))
+        tail = "" if log is None else last_lines(log)
+        title = f"the job failed, exit status {ended.status}"
+        self._terminal.show(Box(title, tuple(lines), ended.traceback, tail))
+
+
+def _saved(ended: m.JobEnded, run_dir: Path) -> str:
+    if not ended.saved:
+        return ""
+    return f"; saved in {ended.saved}; go on with hpresil run --resume --run-dir {run_dir} …"
 
 
 def _read_error(path: Path) -> dict[str, Any]:

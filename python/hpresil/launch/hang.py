@@ -159,7 +159,7 @@ class HangRule:
         where = (seen.step, seen.slot)
         since = self._seen[worker].stopped_since
         if since is not None and seen.phase != "paused" and now - since > self.min_s:
-            return Hang(worker, seen.phase, now - since, *where, why="stopped in")
+            return Hang(worker, seen.phase, now - since, *where, why="hung, stopped in")
         age = now - max(seen.stamp_s, self._not_before)
         limit = self._armed_limit(worker, seen, workers)
         if limit is not None and age > limit:
@@ -168,7 +168,7 @@ class HangRule:
             return None
         owed = now - max(seen.owes_since, self._not_before)
         patience = self.limit(worker, seen.phase)
-        return Hang(worker, seen.phase, owed, *where, why="no report while in") if owed > patience else None
+        return Hang(worker, seen.phase, owed, *where, why="hung, no report in") if owed > patience else None
 
     def _armed_limit(self, worker: int, seen: Observed, workers: Mapping[int, Observed]) -> float | None:
         if seen.phase in UNJUDGED:

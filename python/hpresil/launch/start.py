@@ -15,6 +15,7 @@ from hpresil.launch.job import Job
 from hpresil.launch.run_directory import RunDirectory
 
 NEWEST_S = 120.0
+SWITCH_S = 0.0005  # the event loop must not wait 5 ms for a thread that draws a box
 # In a process of its own: it imports torch, which the agent must not carry around for the job's life.
 NEWEST = (
     "import json, sys; from hpresil.checkpoint import saved; path = saved.newest(sys.argv[1]); "
@@ -33,6 +34,7 @@ def start(job: Job) -> int:
         logging.basicConfig(
             filename=directory.agent_log, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s"
         )
+        sys.setswitchinterval(SWITCH_S)
         resume = newest_checkpoint(directory.checkpoints) if job.resume else None
         return asyncio.run(Agent(job, directory, resume).run())
     except DataError as error:  # the record or the checkpoint: a wrong argument, not a failed job

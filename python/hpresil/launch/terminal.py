@@ -22,6 +22,7 @@ from hpresil.launch.marks import BEGIN_MARK, END_MARK
 
 POLL_S = 0.05
 CLOSE_S = 3.0
+BOX_DELAY_S = 0.3  # drawing takes the interpreter for a while, and a box often means that a recovery runs
 CHUNK_BYTES = 1 << 20
 MAX_QUEUE = 10_000
 MAX_WIDTH = 160
@@ -77,6 +78,7 @@ class Terminal:
         self._queue: queue.Queue[str | Box | tuple[int, Path, bool] | int | None] = queue.Queue(MAX_QUEUE)
         self._followed: dict[int, _Followed] = {}
         self._deaf: set[int] = set()
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hpresil-terminal", daemon=True)
         self._thread.start()
 
@@ -98,6 +100,7 @@ class Terminal:
 
     def close(self) -> None:
         """Write what is left; give up on a terminal that does not take it."""
+        self._closing.set()
         self._put(None)
         self._thread.join(CLOSE_S)
 
@@ -108,6 +111,8 @@ class Terminal:
             pass  # nobody reads; the events and the logs have it all
 
     def _run(self) -> None:
+        import rich.panel  # noqa: F401  (long, so at the start, while the workers start)
+
         while True:
             try:
                 item = self._queue.get(timeout=POLL_S)
@@ -123,6 +128,7 @@ class Terminal:
         if isinstance(item, str):
             self._write(2, f"hpresil: {item}\n".encode(errors="replace"))
         elif isinstance(item, Box):
+            self._closing.wait(BOX_DELAY_S)
             self._drain_logs()
             self._write(2, drawn(item).encode(errors="replace"))
         elif isinstance(item, tuple):

@@ -8,8 +8,8 @@ Before the script imports anything, so that no second of its life is unwatched:
 
 Then the script runs as `python script.py` would run it: same `sys.argv`, same `sys.path[0]`, as `__main__`,
 same exit status. An uncaught exception is written to the log between two marker lines, so that the terminal
-can leave out what is shown in a box already, and to ``worker-N.error.json``. If it happens inside a step, the
-agent is told at once: the other members wait, and the interpreter's own way out takes a tenth of a second.
+can leave out what is shown in a box already, and to ``worker-N.error.json``. If the script leaves inside a
+step, however it does, the agent is told at once, because the other members wait.
 
 With ``--no-python`` the program replaces this one; it is tied to the agent, but holds no page until it calls
 `hpresil.init`.
@@ -50,11 +50,14 @@ def main() -> None:
     page = hold_page()
     try:
         run(kind, command)
-    except SystemExit:
+    except SystemExit as leaving:
+        give_notice(page, exit_status(leaving))
         raise
     except BaseException as error:
+        status = 130 if isinstance(error, KeyboardInterrupt) else 1
         report(error, page)
-        sys.exit(130 if isinstance(error, KeyboardInterrupt) else 1)
+        give_notice(page, status)
+        sys.exit(status)
 
 
 def tie_to_agent() -> None:
@@ -99,8 +102,34 @@ def run(kind: str, command: list[str]) -> None:
     exec(code, module.__dict__)
 
 
+def exit_status(leaving: SystemExit) -> int:
+    """Return the status with which the interpreter is going to exit."""
+    if leaving.code is None:
+        return 0
+    return leaving.code & 0xFF if isinstance(leaving.code, int) else 1
+
+
+def give_notice(page: Page, status: int) -> None:
+    """Tell the agent at once that this process ends, with which status, if others wait for it.
+
+    The interpreter's own way out takes a tenth of a second and more.
+    """
+    if PHASES[page.read().phase] not in IN_STEP:
+        return
+    try:
+        write_whole(log_file("exit"), f"{status}\n")
+    except OSError:
+        return
+    page.give_notice()
+
+
+def log_file(kind: str) -> Path:
+    """Return a file beside this worker's log."""
+    return Path(os.environ["HPRESIL_LOG_DIR"]) / f"worker-{os.environ['HPRESIL_WORKER']}.{kind}"
+
+
 def report(error: BaseException, page: Page) -> None:
-    """Write down what ended this worker, and give notice if others wait for it."""
+    """Write down what ended this worker."""
     state = page.read()
     if isinstance(error, JobStopped):
         print(f"hpresil: {error}", file=sys.stderr, flush=True)
@@ -110,18 +139,15 @@ def report(error: BaseException, page: Page) -> None:
     facts: dict[str, Any] = {"type": type(error).__name__, "message": str(error), "traceback": text, **place}
     try:
         sys.stdout.flush()
-        name = f"worker-{os.environ['HPRESIL_WORKER']}.error.json"
-        write_whole(Path(os.environ["HPRESIL_LOG_DIR"]) / name, json.dumps(facts) + "\n")
+        write_whole(log_file("error.json"), json.dumps(facts) + "\n")
         os.write(2, f"{BEGIN_MARK} {facts['type']}\n{text.rstrip()}\n{END_MARK}\n".encode(errors="replace"))
     except OSError:
         sys.stderr.write(text)  # a full disk: the log gets what it can
-    if PHASES[state.phase] in IN_STEP:
-        page.give_notice()
 
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file that is there completely or not at all."""
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text)
     os.replace(temporary, path)
 

@@ -66,6 +66,7 @@ class WorkerProcess:
     watch: DeathWatch
     gone: Gone | None = None
     condemned: str = ""  # the reason to report if the agent kills it
+    may_leave: bool = False  # the job is over: it may take its time to exit
     reaped: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -78,9 +79,12 @@ class WorkerProcess:
         """Where an uncaught exception is written down."""
         return self.log.with_suffix(".error.json")
 
-    def said_why(self) -> bool:
-        """Whether an uncaught exception was written down."""
-        return self.error_file.exists()
+    def announced_status(self) -> int | None:
+        """Return the exit status it wrote down before it asked to be fenced, if it did."""
+        try:
+            return int(self.log.with_suffix(".exit").read_text())
+        except (OSError, ValueError):
+            return None
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,8 @@ class Workers:
         if worker.gone is not None:
             return
         page = worker.page.read()
+        if worker.may_leave and not worker.condemned and kernel.ending_status(worker.pid) is None:
+            return  # it asks to be fenced, but nobody waits for it any more
         if worker.condemned:
             gone = Gone(worker.condemned, None, page)
         elif page.fatal_signal:
@@ -212,7 +218,9 @@ class Workers:
 def _ended(worker: WorkerProcess, page: PageState) -> Gone:
     status = kernel.ending_status(worker.pid)
     if status is None:  # it lives: it asked to be fenced, or only its holder thread ended
-        return Gone("exited", 1, page) if worker.said_why() else Gone("ended", None, page)
+        status = worker.announced_status()
+    if status is None:
+        return Gone("ended", None, page)
     return Gone("killed" if status < 0 else "exited", status, page)
 
 

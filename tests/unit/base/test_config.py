@@ -89,3 +89,15 @@ def test_the_settings_page_equals_the_code():
         text = field.metadata["text"].strip(" `")
         expected.append([name, field.metadata["unit"], default, config.flag(name), text])
     assert rows == expected
+
+
+def test_what_the_agent_uses_cannot_be_set_in_the_script_of_a_worker():
+    job = {"HPRESIL_SOCKET": "/run/x"}
+    with pytest.raises(
+        ConfigError, match=r"hang_timeout_min_s = 9.0 .* pass --hang-timeout-min-s to hpresil run"
+    ):
+        resolve(Config(hang_timeout_min_s=9.0), job)
+    assert resolve(Config(hang_timeout_min_s=9.0), {}).hang_timeout_min_s == 9.0
+    told = {**job, "HPRESIL_HANG_TIMEOUT_MIN_S": "9"}
+    assert resolve(Config(hang_timeout_min_s=9.0), told).hang_timeout_min_s == 9.0
+    assert resolve(Config(slots=16), job).slots == 16

@@ -83,7 +83,7 @@ def test_nobody_is_judged_while_nobody_is_armed():
 
 def test_a_stopped_member_is_named_even_when_it_waits():
     verdict, when = watch(HangRule(3.0, 600.0), {0: waiting(stopped=True), 1: waiting()}, 0.0, 10.0)
-    assert str(verdict.hung[0]).startswith("stopped in waiting for 3.")
+    assert str(verdict.hung[0]).startswith("hung, stopped in waiting for 3.")
     assert when < 3.3
 
 
@@ -95,7 +95,7 @@ def test_a_stopped_process_that_is_no_member_is_left_alone():
 
 def test_who_owes_a_report_is_named():
     verdict, when = watch(HangRule(3.0, 600.0), {0: waiting(owes_since=2.0), 1: waiting()}, 2.0, 10.0)
-    assert str(verdict.hung[0]).startswith("no report while in waiting for 3.")
+    assert str(verdict.hung[0]).startswith("hung, no report in waiting for 3.")
     assert 5.0 < when < 5.2
 
 
