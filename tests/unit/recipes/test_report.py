@@ -58,6 +58,12 @@ def test_the_loss_of_a_worker_nobody_harmed_is_not_a_fault_of_the_demo():
     assert fault_rows(recoveries(events(), {}), {"killed": 9, "hung": 2})[0].kind == "hung"
 
 
+def test_a_killed_worker_counts_as_killed_whatever_the_launcher_saw_first():
+    seen = events()
+    seen[2]["reason"] = "ended"
+    assert [row.kind for row in rows(seen)] == ["killed", "hung", "grown"]
+
+
 def test_the_json_has_the_promised_form(tmp_path):
     path = tmp_path / "demo.json"
     write_json(path, as_json(VERDICTS, rows()))

@@ -39,15 +39,18 @@ def fault_rows(found: list[Recovery], victims: Mapping[str, int]) -> list[FaultR
         found: The job's recoveries.
         victims: The worker that was harmed, by kind.
     """
+    harmed = {worker: kind for kind, worker in victims.items()}
     rows = []
     for recovery in found:
+        # By worker: the launcher says "ended" where it fenced a dying worker before its exit status.
+        kinds = [harmed[worker] for worker in recovery.workers if worker in harmed]
         times = (recovery.regroup_ms, recovery.restore_ms, recovery.first_step_ms, recovery.total_ms)
-        if None in times or not (recovery.kind == "grown" or victims.get(recovery.kind) in recovery.workers):
+        if None in times or not (kinds or recovery.kind == "grown"):
             continue
         regroup, restore, first_step, total = (round(time or 0.0, 1) for time in times)
         rows.append(
             FaultRow(
-                kind=recovery.kind,
+                kind=kinds[0] if kinds else recovery.kind,
                 detect_ms=round(recovery.detect_ms, 1),
                 regroup_ms=regroup,
                 restore_ms=restore,
