@@ -14,27 +14,32 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from types import ModuleType
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 
+from hpresil import native
+
 BLOCK = 16384  # elements
-_LANES = 16
-_TYPES = {torch.float32: "f4", torch.float64: "f8"}
+_TYPES: dict[str, Literal["f4", "f8"]] = {"f": "f4", "d": "f8"}
 _SMALLEST_NORMAL = float(np.finfo(np.float64).tiny)
 
-
-def _find_native() -> ModuleType | None:
-    try:
-        import hpresil.native as found
-    except ImportError:
-        return None
-    return found if hasattr(found, "square_sums") else None
+Doubles: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+Vector: TypeAlias = np.ndarray[Any, Any] | torch.Tensor
+"""1-D numbers: NumPy on the CPU, whose operations stay in the calling thread, else torch."""
 
 
-_native: Any = _find_native()
+def vector(values: torch.Tensor) -> Vector:
+    """Return the same memory as something to calculate with."""
+    return values.numpy() if values.device.type == "cpu" else values
+
+
+def scratch(elements: int, like: Vector) -> Vector:
+    """Return uninitialised memory of the type and on the device of ``like``."""
+    if isinstance(like, np.ndarray):
+        return np.empty(elements, like.dtype)
+    return torch.empty(elements, dtype=like.dtype, device=like.device)
 
 
 @contextlib.contextmanager
@@ -51,46 +56,37 @@ def plain_arithmetic() -> Iterator[None]:
             torch.set_flush_denormal(True)
 
 
-def add(out: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
+def add(out: Vector, left: Vector, right: Vector) -> None:
     """Compute ``out = left + right`` elementwise; call inside `plain_arithmetic`."""
-    if out.device.type == "cpu":
-        np.add(left.numpy(), right.numpy(), out=out.numpy())
+    if isinstance(out, np.ndarray):
+        np.add(left, right, out=out)
     else:
-        torch.add(left, right, out=out)
+        torch.add(left, right, out=out)  # type: ignore[arg-type]  # all three are of one kind
 
 
-def divide(values: torch.Tensor, total: float) -> None:
-    """Compute ``values = values / total`` in place: a true division in the tensor's own type."""
-    if values.device.type == "cpu":
-        own = values.numpy()
-        np.divide(own, own.dtype.type(total), out=own)
+def copy(out: Vector, values: Vector) -> None:
+    """Copy ``values`` bit for bit."""
+    if isinstance(out, np.ndarray):
+        np.copyto(out, values)
+    else:
+        out.copy_(values)  # type: ignore[arg-type]  # both are of one kind
+
+
+def divide(values: Vector, total: float) -> None:
+    """Compute ``values = values / total`` in place: a true division in the vector's own type."""
+    if isinstance(values, np.ndarray):
+        np.divide(values, values.dtype.type(total), out=values)
     else:  # a divisor on the host would become a multiplication by its inverse
         values.div_(torch.tensor(total, dtype=values.dtype, device=values.device))
 
 
-def square_sums(values: torch.Tensor, out: torch.Tensor) -> None:
-    """Write the sum of squares of each block of ``values`` into ``out``, float64 on the CPU."""
-    if values.device.type != "cpu":
-        out.copy_(halving_square_sums(values))
-    elif _native is not None:
-        sums = _native.square_sums(values.data_ptr(), values.numel(), BLOCK, _TYPES[values.dtype])
-        out.numpy()[:] = sums
+def square_sums(values: Vector, out: Doubles) -> None:
+    """Write the sum of squares of each block of ``values`` (contiguous) into ``out``."""
+    if isinstance(values, np.ndarray):
+        kind = _TYPES[values.dtype.char]
+        out[:] = native.square_sums(values.ctypes.data, len(values), BLOCK, kind)
     else:
-        out.numpy()[:] = lane_square_sums(values)
-
-
-def lane_square_sums(values: torch.Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return the CPU's sums of squares without the native core."""
-    wide = values.numpy().astype(np.float64).reshape(-1, BLOCK // _LANES, _LANES)
-    np.multiply(wide, wide, out=wide)
-    lanes = wide[:, 0].copy()
-    for row in range(1, wide.shape[1]):
-        lanes += wide[:, row]
-    width = _LANES // 2
-    while width:
-        lanes = lanes[:, :width] + lanes[:, width : 2 * width]
-        width //= 2
-    return lanes[:, 0]
+        out[:] = halving_square_sums(values).cpu().numpy()
 
 
 def halving_square_sums(values: torch.Tensor) -> torch.Tensor:
@@ -103,9 +99,9 @@ def halving_square_sums(values: torch.Tensor) -> torch.Tensor:
     return wide[:, 0]
 
 
-def tree_sum(values: torch.Tensor) -> float:
-    """Return the sum of a float64 vector over the canonical tree: pairs, an odd last one is promoted."""
-    level = values.numpy().copy()
+def tree_sum(values: Doubles) -> float:
+    """Return the sum of a vector over the canonical tree: pairs, an odd last one is promoted."""
+    level = values
     while len(level) > 1:
         pairs = len(level) // 2
         above = np.empty(len(level) - pairs)

@@ -22,19 +22,21 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from hpresil.base.deadline import Deadline
 from hpresil.comm import staging
-from hpresil.comm.arithmetic import BLOCK, add, divide, plain_arithmetic, square_sums, tree_sum
+from hpresil.comm.arithmetic import BLOCK, add, plain_arithmetic, square_sums, tree_sum, vector
 from hpresil.comm.exchange import SQUARES, STATS, broadcast_bytes, finish, gather, others, vote
+from hpresil.comm.folding import Folding
 from hpresil.comm.group import Group
 from hpresil.comm.schedule import Chunk, Schedule, owned, schedule
 from hpresil.elastic.slots import Node
 
 __all__ = ["BLOCK", "Reduced", "broadcast_bytes", "reduce", "square_sum", "vote"]
-CHUNK_BLOCKS = 16  # 1 MiB of fp32
-WINDOW = 4  # chunks that may be on their way to one owner
+CHUNK_BLOCKS = 64  # 4 MiB of fp32
+WINDOW = 3  # chunks that may be on their way to one owner
 
 
 class Reduced(NamedTuple):
@@ -105,11 +107,12 @@ def square_sum(flats: Sequence[torch.Tensor], norm_blocks: Sequence[int]) -> flo
         flats: 1-D, contiguous, float32 or float64, of whole blocks.
         norm_blocks: For each tensor, the leading blocks that count.
     """
-    squares = torch.zeros(sum(norm_blocks), dtype=torch.float64)
+    squares = np.zeros(sum(norm_blocks))
     with plain_arithmetic():
         start = 0
         for flat, counted in zip(flats, norm_blocks, strict=True):
-            square_sums(flat[: counted * BLOCK], squares[start : start + counted])
+            if counted:
+                square_sums(vector(flat[: counted * BLOCK]), squares[start : start + counted])
             start += counted
         return tree_sum(squares)
 
@@ -126,14 +129,12 @@ class _Exchange:
         norm_blocks: Sequence[int],
     ) -> None:
         self._group, self._plan, self._nodes, self._out = group, plan, nodes, out
-        self._norm_blocks = norm_blocks
+        self._folding = Folding(plan, nodes, out, norm_blocks)
         self._deadline = Deadline(group.operation_timeout_s, "the exchange of gradients")
         self._works: list[Any] = []
         self._arriving: deque[tuple[Chunk, dict[Node, torch.Tensor], list[Any]]] = deque()
         self._buffers: list[torch.Tensor] = []
         self._free: dict[torch.dtype, list[torch.Tensor]] = {}
-        self._squares = torch.zeros(sum(norm_blocks), dtype=torch.float64)
-        self._divisor = 1.0
 
     def run(self, stats: torch.Tensor, scale_of: Callable[[torch.Tensor], float] | None) -> Reduced:
         """Do all of it."""
@@ -144,7 +145,7 @@ class _Exchange:
         self._expect_results()
         summed = self._sum_stats(stats)
         if scale_of is not None:
-            self._divisor = scale_of(summed)
+            self._folding.divisor = scale_of(summed)
         for place, chunk in enumerate(own):
             self._fold(chunk)
             for peer in others(self._group):
@@ -154,7 +155,7 @@ class _Exchange:
                 self._expect(own[place + WINDOW])
         self._exchange_squares()
         finish(self._group, self._works, self._deadline)
-        return Reduced(tree_sum(self._squares), summed)
+        return Reduced(tree_sum(self._folding.squares), summed)
 
     def release(self) -> None:
         """Give the buffers back; first destroy the works that could still write to them."""
@@ -197,51 +198,25 @@ class _Exchange:
         rows = gather(self._group, stats, STATS, "the exchange of statistics")
         total = rows[0].clone()
         for row in rows[1:]:
-            add(total, total, row)
+            add(vector(total), vector(total), vector(row))
         return total
 
     def _fold(self, chunk: Chunk) -> None:
-        """Add up a chunk in tree order, divide it, and note its sums of squares."""
+        """Wait for what others contribute to a chunk, and fold it."""
         arrived, parts, works = self._arriving.popleft()
         assert arrived == chunk
-        for work in works:
-            self._group.wait(work, self._deadline)
-        result = self._out[chunk.flat][chunk.elements]
-        terms = {node: part[: len(result)] for node, part in parts.items()}
-        for node in self._plan.nodes[self._group.rank]:
-            terms[node] = self._nodes[node][chunk.flat][chunk.elements]
-        scratch = []
-        for left, right, parent in self._plan.merges:
-            if parent == self._plan.root:
-                terms[parent] = result
-            else:
-                scratch.append(self._buffer(chunk))
-                terms[parent] = scratch[-1][: len(result)]
-            add(terms[parent], terms[left], terms[right])
-        if not self._plan.merges:
-            result.copy_(terms[self._plan.root])
-        self._free.setdefault(result.dtype, []).extend([*parts.values(), *scratch])
-        counted = max(0, min(chunk.blocks, self._norm_blocks[chunk.flat] - chunk.first_block))
-        self._scale(result[: counted * BLOCK], self._square_place(chunk.flat, chunk.first_block, counted))
-
-    def _scale(self, values: torch.Tensor, squares: torch.Tensor) -> None:
-        if len(values):
-            if self._divisor != 1.0:
-                divide(values, self._divisor)
-            square_sums(values, squares)
-
-    def _square_place(self, flat: int, first_block: int, blocks: int) -> torch.Tensor:
-        start = sum(self._norm_blocks[:flat]) + min(first_block, self._norm_blocks[flat])
-        return self._squares[start : start + blocks]
+        finish(self._group, works, self._deadline)
+        self._folding.fold(chunk, parts)
+        self._free.setdefault(self._out[chunk.flat].dtype, []).extend(parts.values())
 
     def _exchange_squares(self) -> None:
         """Start to exchange the sums of squares; they land in block order."""
-        for flat, counted in enumerate(self._norm_blocks):
-            total = self._out[flat].numel() // BLOCK
-            places = []
-            for rank in range(self._group.size):
-                first, last = owned(total, rank, self._group.size)
-                places.append(self._square_place(flat, first, max(0, min(last, counted) - first)))
+        squares = torch.from_numpy(self._folding.squares)
+        for flat, like in enumerate(self._out):
+            shares = [
+                owned(like.numel() // BLOCK, rank, self._group.size) for rank in range(self._group.size)
+            ]
+            places = [squares[self._folding.places(flat, *share)] for share in shares]
             for peer in others(self._group):
                 if len(places[peer]):
                     self._works.append(self._group.receive(places[peer], peer, SQUARES))

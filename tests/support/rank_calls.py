@@ -1,0 +1,171 @@
+"""What the tests of process groups have their ranks do; runs in the processes of a `RankPool`.
+
+The first argument of each is the process's `Here`; arguments and results travel through a pipe.
+"""
+
+import socket
+import time
+
+import torch
+
+from hpresil.base.errors import PeerLost
+from hpresil.comm import reduction
+from hpresil.comm.exchange import broadcast_bytes, vote
+from hpresil.comm.group import parked
+from hpresil.comm.reduction import reduce
+from hpresil.comm.sockets import inodes, opened_since
+from reduction_case import BLOCK, digest, tensors
+
+
+def reduce_case(here, case, carried, rank, generation, chunk_blocks=None, flush=False):
+    """Runs in a rank's process: one reduction, in a group that is built when its generation is new."""
+    if here.group is None or here.group.generation != generation:
+        if here.group is not None:
+            assert here.group.close(2.0)
+        here.build(generation, rank, len(carried))
+    nodes = tensors(case, carried[rank])
+    before = [digest(flat.numpy()) for own in nodes.values() for flat in own]
+    out = [
+        torch.full((n * BLOCK,), 7.0, dtype=t)
+        for n, t in zip(case.blocks, (torch.float32, torch.float64), strict=True)
+    ]
+    reduction.CHUNK_BLOCKS = chunk_blocks or 64
+    torch.set_flush_denormal(flush)
+    try:
+        reduced = reduce(
+            here.group,
+            nodes=nodes,
+            out=out,
+            carried=carried,
+            slots=case.slots,
+            stats=torch.from_numpy(case.stats(rank, len(carried))),
+            norm_blocks=case.norm_blocks,
+            scale_of=lambda stats: float(sum(stats.tolist())),
+        )
+        still = float("2.2250738585072014e-308") * 0.5 == 0.0
+    finally:
+        torch.set_flush_denormal(False)
+    assert still == flush, "the thread's flush-denormal mode changed"
+    assert before == [digest(flat.numpy()) for own in nodes.values() for flat in own], "a node was written"
+    return [digest(flat.numpy()) for flat in out], reduced.square_sum.hex(), reduced.stats.tolist()
+
+
+def vote_here(here, rank, size, generation, wishes):
+    here.build(generation, rank, size)
+    first = vote(here.group, wishes)
+    return first, vote(here.group)
+
+
+def broadcast_here(here, rank, size, generation, root, count):
+    if here.group is None or here.group.generation != generation:
+        here.build(generation, rank, size)
+    values = (
+        torch.arange(count, dtype=torch.int64).to(torch.uint8)
+        if rank == root
+        else torch.zeros(count, dtype=torch.uint8)
+    )
+    broadcast_bytes(here.group, values, root)
+    return bytes(values.numpy()) == bytes(i % 256 for i in range(count))
+
+
+def build_here(here, rank, size, generation, page=False):
+    before = inodes()
+    if here.group is not None:
+        assert here.group.close(2.0), parked()
+    began = time.monotonic()
+    here.build(generation, rank, size, page=RecordingPage(here) if page else None)
+    here.kept["sockets"] = before
+    return time.monotonic() - began
+
+
+def reduce_here(here, case, carried):
+    """One reduction; returns its answer, or how it failed and how long after the interruption."""
+    rank = here.group.rank
+    out = [
+        torch.zeros(case.blocks[0] * BLOCK),
+        torch.zeros(case.blocks[1] * BLOCK, dtype=torch.float64),
+    ]
+    stats = torch.from_numpy(case.stats(rank, len(carried)))
+    nodes = tensors(case, carried[rank])
+    here.tell("entered")
+    try:
+        reduced = reduce(
+            here.group,
+            nodes=nodes,
+            out=out,
+            carried=carried,
+            slots=case.slots,
+            stats=stats,
+            norm_blocks=case.norm_blocks,
+            scale_of=lambda summed: float(sum(summed.tolist())),
+        )
+    except PeerLost as error:
+        ended = time.monotonic()
+        here.kept["lost_out"], here.kept["copies"] = out, [flat.clone() for flat in out]
+        return "lost", ended - (here.interrupted_at or ended), str(error), (error.rank, error.generation)
+    return [digest(flat.numpy()) for flat in out], reduced.square_sum.hex(), reduced.stats.tolist()
+
+
+def close_here(here):
+    """Close the group; returns (in time, seconds, TCP sockets left, parked)."""
+    began = time.monotonic()
+    in_time = here.group.close(2.0)
+    took = time.monotonic() - began
+    here.group = None
+    return in_time, took, len(opened_since(here.kept["sockets"])), parked()
+
+
+def unchanged_here(here):
+    """Whether the outputs of the lost reduction are what they were when it was reported lost."""
+    return all(map(torch.equal, here.kept.pop("lost_out"), here.kept.pop("copies")))
+
+
+def told_here(here):
+    here.group.close(2.0)
+    return here.kept.pop("told")
+
+
+def stop_in_rendezvous(here, rank, size, generation, after):
+    here.stop_after_setting = after
+    try:
+        here.build(generation, rank, size, timeout_s=1.0)
+    except PeerLost as error:
+        return str(error)
+    return "built"
+
+
+def build_beside_a_stopped_one(here, rank, size, generation):
+    """Build while somebody stops; a group that comes about fails in its first reduction instead."""
+    here.tell("entered")
+    began = time.monotonic()
+    try:
+        here.build(generation, rank, size, timeout_s=10.0)
+        here.tell("built")
+        reduced = vote_quietly(here)
+        return reduced, time.monotonic() - here.interrupted_at
+    except PeerLost as error:
+        here.tell("unbuilt")
+        return str(error), time.monotonic() - (here.interrupted_at or began), parked()
+
+
+def vote_quietly(here):
+    try:
+        vote(here.group)
+    except PeerLost as error:
+        here.group.close(2.0)
+        return str(error)
+    return "voted"
+
+
+class RecordingPage:
+    """Stands for the liveness page: keeps what it was told."""
+
+    def __init__(self, here):
+        self.told = here.kept.setdefault("told", [])
+
+    def arm_interrupt(self, generation, fds):
+        peers = [socket.socket(fileno=fd).detach() for fd in fds]
+        self.told.append(("arm", generation, len(peers)))
+
+    def disarm_interrupt(self):
+        self.told.append(("disarm",))
