@@ -102,9 +102,7 @@ def _without_state(generation: int, members: Sequence[int], known: Known) -> Dec
         return Undecided("unseeded", "no member has the state as the script built it")
     return Undecided(
         "lost",
-        f"version {known.newest} of the training state is lost: none of the workers "
-        f"{', '.join(map(str, members))} has a copy, and the agent holds no sealed snapshot. "
-        "Start again from a saved checkpoint with --resume",
+        f"workers {', '.join(map(str, members))} have no copy, and the agent holds no sealed snapshot",
     )
 
 

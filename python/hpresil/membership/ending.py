@@ -17,6 +17,8 @@ from hpresil.membership.turn import Turn
 def end(turn: Turn, ending: Ending, saved: str = "") -> None:
     """End the job now."""
     reason = ending.reason
+    if ending.status and turn.state.newest > 0 and not saved and not _holders(turn):
+        reason = _lost(turn, reason)
     if ending.errors:
         reason += "; the state could not be saved: " + "; ".join(ending.errors)
     if ending.drained and not ending.errors:
@@ -36,6 +38,19 @@ def finish(turn: Turn, version: int) -> None:
         return
     _release(turn, drained=False)
     _say(turn, Ending(status=0, reason=f"finished at version {version}"), "")
+
+
+def _holders(turn: Turn) -> list[int]:
+    return [m for m in turn.state.members if turn.state.workers[m].version >= 0]
+
+
+def _lost(turn: Turn, reason: str) -> str:
+    """Say which version is lost, and with whom."""
+    recent = ", ".join(f"worker {loss.worker} ({loss.reason})" for loss in turn.state.losses[-4:])
+    return (
+        f"StateLost: version {turn.state.newest} of the training state is lost and was not saved: {reason}. "
+        f"Last losses: {recent or 'none'}. Start again from a saved checkpoint with --resume"
+    )
 
 
 def _release(turn: Turn, *, drained: bool) -> None:
@@ -62,7 +77,7 @@ def _say(turn: Turn, ending: Ending, saved: str) -> None:
 
 def stop(turn: Turn, ending: Ending) -> None:
     """End the job after a member has saved its state."""
-    turn.set(phase="stopping", since=turn.now, reason=ending.reason, restoring=(), ending=ending)
+    turn.set(phase="stopping", since=turn.now, reason=ending.reason, ending=ending)
     _ask_next(turn)
 
 
@@ -89,16 +104,22 @@ def saver_failed(turn: Turn, why: str) -> None:
 def _ask_next(turn: Turn) -> None:
     """Ask a member that holds state and was not asked yet.
 
-    First who has the newest version, then by rank; at last those that announced their exit.
+    First who has the newest version, then by rank; then those that announced their exit; at last
+    those that were about to copy the state and may have it by now.
     """
     state, ending = turn.state, turn.state.ending
     assert ending is not None
-    holders = [m for m in state.members if state.workers[m].version >= 0 and m not in ending.tried]
-    if not holders or not state.settings.save_directory:
+    holders = _holders(turn)
+    copying = [m for m in state.members if state.workers[m].copying]
+    candidates = [m for m in (*holders, *copying) if m not in ending.tried]
+    if not candidates or not state.settings.save_directory:
         status = ending.status or (1 if ending.errors else 0)
         end(turn, msgspec.structs.replace(ending, status=status))
         return
-    saver = min(holders, key=lambda m: (state.workers[m].left, m != state.newest_by, holders.index(m)))
+    saver = min(
+        candidates,
+        key=lambda m: (m not in holders, state.workers[m].left, m != state.newest_by, candidates.index(m)),
+    )
     tried = (*ending.tried, saver)
     turn.set(ending=msgspec.structs.replace(ending, saver=saver, since=turn.now, tried=tried))
     turn.deliver(saver, Save(directory=state.settings.save_directory))

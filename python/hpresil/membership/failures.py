@@ -75,7 +75,7 @@ def state_discarded(turn: Turn, worker: int, message: StateDiscarded) -> None:
     state = turn.state
     if worker not in state.members or state.phase in ("stopping", "ended"):
         return
-    turn.update(worker, version=-1, pristine=False, finished=-1)
+    turn.update(worker, version=-1, copying=False, pristine=False, finished=-1)
     others = [m for m in state.members if m != worker and state.workers[m].version >= 0]
     again = message.step in state.discards
     turn.set(discards=tuple(sorted({*state.discards, message.step})))

@@ -5,7 +5,9 @@ event is what an agent says, or a `Tick`; an action is what an agent is told. Al
 modules beside this one; here an event finds its rule, and what follows from the new state is done.
 
     forming     processes, the first view, replacements
-    view        views, reports, the decision, growing, waiting
+    view        views, reports, the decision
+    waiting     no view is possible now
+    training    spares, growing, the last version
     decision    reports → decision (used by the workers' model check too)
     transfers   newcomers copying state
     groups      process groups that fail although nobody is lost
@@ -26,7 +28,17 @@ from typing import Any
 
 import msgspec
 
-from hpresil.membership import deadlines, ending, failures, forming, groups, transfers, view
+from hpresil.membership import (
+    deadlines,
+    ending,
+    failures,
+    forming,
+    groups,
+    training,
+    transfers,
+    view,
+    waiting,
+)
 from hpresil.membership import messages as m
 from hpresil.membership.messages import FromAgent, ToAgent
 from hpresil.membership.state import KEPT_LOSSES, Ending, Loss, Sealed, Settings, State, Worker, begin
@@ -58,7 +70,9 @@ def step(state: State, event: Event, now: float) -> tuple[State, list[ToAgent]]:
         rule(turn, event)
     if turn.state is not state and turn.state.phase != "ended":
         forming.settle(turn)
-        view.settle(turn)
+        view.conclude(turn)
+        waiting.settle(turn)
+        training.settle(turn)
     return turn.state, turn.actions
 
 

@@ -78,6 +78,7 @@ class Worker(Value, frozen=True, kw_only=True):
 
     ``seat``: it is one of those the first view waits for. ``since``: when its phase began.
     ``version``: the version it had at the last decision or transfer, -1 if it has no state.
+    ``copying``: it was told to copy the state, and what became of that is not known yet.
     ``finished``: the version at which it left its loop, -1 before. ``left``: it announced its exit
     with a failure, so that the exit is not counted again.
     """
@@ -92,6 +93,7 @@ class Worker(Value, frozen=True, kw_only=True):
     pid: int = 0
     pristine: bool = False
     version: int = -1
+    copying: bool = False
     finished: int = -1
     left: bool = False
     refused: bool = False

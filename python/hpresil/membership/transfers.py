@@ -19,22 +19,25 @@ MAX_FAILURES = 3
 
 def restored(turn: Turn, worker: int, message: Restored) -> None:
     """Note that a newcomer has copied the state."""
+    turn.copied(worker, message.version)
     state = turn.state
     if message.generation != state.generation or worker not in state.restoring or not state.decision:
         return
     if message.version != state.decision.target:
+        turn.update(worker, version=-1)
         error = f"it got version {message.version} instead of {state.decision.target}"
         failed = RestoreFailed(generation=message.generation, frame=-1, error=error)
         restore_failed(turn, worker, failed)
         return
-    turn.update(worker, version=message.version)
     turn.set(restoring=tuple(m for m in state.restoring if m != worker))
 
 
 def restore_failed(turn: Turn, worker: int, message: RestoreFailed) -> None:
     """Try again, since a newcomer could not read the state it was given."""
+    turn.copied(worker, -1)
     state = turn.state
-    if message.generation != state.generation or worker not in state.restoring or not state.decision:
+    current = state.phase == "training" and message.generation == state.generation
+    if not current or worker not in state.restoring or not state.decision:
         return
     source = state.decision.sources[worker]
     _transfer_failed(turn, {source}, f"{turn.name(worker)} could not copy the state: {message.error}")
@@ -43,7 +46,8 @@ def restore_failed(turn: Turn, worker: int, message: RestoreFailed) -> None:
 def serve_failed(turn: Turn, worker: int, message: ServeFailed) -> None:
     """Try again, since a source could not hand out its state."""
     state = turn.state
-    if message.generation != state.generation or not state.restoring or not state.decision:
+    current = state.phase == "training" and message.generation == state.generation
+    if not current or not state.restoring or not state.decision:
         return
     if worker in state.decision.sources.values():
         _transfer_failed(turn, {worker}, f"{turn.name(worker)} could not serve its state: {message.error}")

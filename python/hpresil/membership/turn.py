@@ -50,6 +50,11 @@ class Turn:
         if version > self.state.newest:
             self.set(newest=version, newest_by=worker, group_losses=0)
 
+    def copied(self, worker: int, version: int) -> None:
+        """Note what became of a copy, whatever generation it was for; -1: nothing."""
+        if worker in self.state.members and self.state.workers[worker].copying:
+            self.update(worker, version=version, copying=False)
+
     def deliver(self, to: int, what: ToWorker) -> None:
         """Send ``what`` to worker ``to``."""
         self.actions.append(Deliver(to=to, what=what))

@@ -1,4 +1,4 @@
-"""Views and what follows from them: reports, the decision, restoring, training, growing, waiting.
+"""Views, the reports they call for, and the decision made from them.
 
 A view is installed for every change of the members, and also when the members stay but one of
 them has to start over (its state was discarded, a transfer failed). Reports count only for the
@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 from hpresil.elastic.policy import Choice, Policy, Situation
 from hpresil.membership import ending
-from hpresil.membership.decision import Known, Undecided, decide
-from hpresil.membership.messages import Decision, Drain, Report, StandBy, View
-from hpresil.membership.state import COMING, READY, Ending
+from hpresil.membership.decision import Known, decide
+from hpresil.membership.messages import Decision, Drain, Report, View
+from hpresil.membership.state import READY, Ending
 from hpresil.membership.turn import Turn
 
 POLICY = Policy()
@@ -47,7 +47,8 @@ def install(turn: Turn, members: Sequence[int], reason: str) -> None:
             turn.deliver(m, Drain())
 
 
-def _choose(turn: Turn, seats: Sequence[int | None]) -> Choice:
+def choose(turn: Turn, seats: Sequence[int | None]) -> Choice:
+    """Ask the policy who the next members are."""
     settings = turn.state.settings
     situation = Situation(
         seats=tuple(seats),
@@ -61,12 +62,12 @@ def _choose(turn: Turn, seats: Sequence[int | None]) -> Choice:
 
 def seats_lost(turn: Turn, seats: Sequence[int | None], why: str) -> None:
     """Members were lost: ``seats`` are the old view's ranks, None where the worker is gone."""
-    if _all_finished(turn):
+    if all_finished(turn):
         return
     if turn.state.unseeded:
         wait(turn, why, unseeded=True)
         return
-    choice = _choose(turn, seats)
+    choice = choose(turn, seats)
     if choice.members:
         install(turn, choice.members, f"{why}: {choice.reason}")
     else:
@@ -86,8 +87,6 @@ def wait(turn: Turn, reason: str, *, unseeded: bool = False) -> None:
         since=since,
         reason=reason,
         unseeded=unseeded,
-        restoring=(),
-        decision=None,
         group_lost="",
     )
     if unseeded:
@@ -95,7 +94,8 @@ def wait(turn: Turn, reason: str, *, unseeded: bool = False) -> None:
 
 
 def reported(turn: Turn, worker: int, report: Report) -> None:
-    """Take a member's report; only the first one for the current generation counts."""
+    """Take a member's report; for the decision the first one for the current generation counts."""
+    turn.copied(worker, report.version)
     state = turn.state
     current = state.phase == "regrouping" and report.generation == state.generation
     if not current or worker not in state.members or worker in state.reports:
@@ -106,32 +106,10 @@ def reported(turn: Turn, worker: int, report: Report) -> None:
     turn.update(worker, version=report.version, finished=left_at)
 
 
-def settle(turn: Turn) -> None:
-    """Do what the new state calls for, until nothing more follows."""
-    if turn.state.phase == "regrouping":
-        _conclude(turn)
-    if turn.state.phase == "waiting":
-        _try_again(turn)
-    if turn.state.phase == "training" and not turn.state.restoring:
-        _settle_training(turn)
-    if turn.state.trained and turn.state.phase in ("regrouping", "training", "waiting"):
-        _stand_by(turn)
-
-
-def _settle_training(turn: Turn) -> None:
-    """Note that all members hold the state, then end or grow if it is time."""
-    if not turn.state.trained:
-        turn.set(trained=True)
-    if turn.state.restore_failures or turn.state.avoid:
-        turn.set(restore_failures=0, avoid=())
-    if not _all_finished(turn):
-        _grow(turn)
-
-
-def _conclude(turn: Turn) -> None:
+def conclude(turn: Turn) -> None:
     """Make the decision if every member has reported."""
     state = turn.state
-    if any(m not in state.reports for m in state.members):
+    if state.phase != "regrouping" or any(m not in state.reports for m in state.members):
         return
     known = Known(
         slots=state.slots,
@@ -147,23 +125,13 @@ def _conclude(turn: Turn) -> None:
     elif outcome.kind == "unseeded":
         wait(turn, outcome.reason, unseeded=True)
     else:
-        _give_up(turn, outcome)
-
-
-def _give_up(turn: Turn, outcome: Undecided) -> None:
-    reason = outcome.reason
-    if outcome.kind == "lost":
-        reason = f"StateLost: {reason}"
-        if turn.state.losses:
-            recent = [f"worker {x.worker} ({x.reason})" for x in turn.state.losses[-4:]]
-            reason += f". Lost before: {', '.join(recent)}"
-    ending.stop(turn, Ending(status=1, reason=reason))
+        ending.stop(turn, Ending(status=1, reason=outcome.reason))
 
 
 def _apply(turn: Turn, decision: Decision) -> None:
     for m in turn.state.members:
         version = -1 if m in decision.sources else decision.target
-        turn.update(m, pristine=False, version=version)
+        turn.update(m, pristine=False, version=version, copying=m in decision.sources)
     turn.set(
         phase="training",
         since=turn.now,
@@ -176,15 +144,7 @@ def _apply(turn: Turn, decision: Decision) -> None:
         turn.deliver(m, decision)
 
 
-def _stand_by(turn: Turn) -> None:
-    """Have those in reserve make a dry step: the first state is safe, so they may spoil theirs."""
-    for worker in turn.state.workers.values():
-        if worker.phase == "ready":
-            turn.update(worker.id, phase="standby", since=turn.now)
-            turn.deliver(worker.id, StandBy())
-
-
-def _all_finished(turn: Turn) -> bool:
+def all_finished(turn: Turn) -> bool:
     """End the job if every member has left its loop; True if the job is over or about to be."""
     members = [turn.state.workers[m] for m in turn.state.members]
     if not members or any(m.finished < 0 for m in members):
@@ -199,50 +159,3 @@ def _all_finished(turn: Turn) -> bool:
     else:
         ending.finish(turn, versions[0])
     return True
-
-
-def _grow(turn: Turn) -> None:
-    """Take in the workers that have become ready."""
-    state = turn.state
-    if state.draining or turn.closing() or len(state.members) >= state.settings.nproc_per_node:
-        return
-    choice = _choose(turn, state.members)
-    if len(choice.members) > len(state.members):
-        install(turn, choice.members, choice.reason)
-
-
-def _try_again(turn: Turn) -> None:
-    """Leave the waiting phase if there are enough workers now, or if none can come any more."""
-    state = turn.state
-    if _all_finished(turn):
-        return
-    if turn.closing():
-        reason = f"drained ({state.draining}) while waiting: {state.reason}"
-        ending.stop(turn, Ending(status=0, reason=reason))
-        return
-    if state.draining and state.unseeded:
-        ending.end(turn, Ending(status=0, reason=f"drained before the first step ({state.draining})"))
-        return
-    choice = _seeded(turn) if state.unseeded else _choose(turn, state.members)
-    if choice.members:
-        for m in state.members:
-            if m not in choice.members:
-                turn.fence(m, "it has no state, and its place goes to a worker that has")
-        install(turn, choice.members, choice.reason)
-        return
-    coming = [w for w in state.workers.values() if w.phase in COMING or w.phase == "fenced"]
-    too_few = len(state.members) + len(coming) < state.settings.min_workers
-    if too_few or (state.unseeded and not coming):
-        reason = f"{state.reason}, and no worker can be started any more ({state.restarts} restarts used)"
-        ending.stop(turn, Ending(status=1, reason=reason))
-
-
-def _seeded(turn: Turn) -> Choice:
-    """Put a worker whose state is as the script built it at rank 0."""
-    state = turn.state
-    candidates = [*state.members, *turn.available()]
-    fresh = [m for m in candidates if state.workers[m].pristine]
-    if not fresh or len(candidates) < state.settings.min_workers:
-        return Choice((), state.reason)
-    order = [fresh[0], *(m for m in candidates if m != fresh[0])]
-    return Choice(tuple(order[: state.settings.nproc_per_node]), f"worker {fresh[0]} holds version 0")

@@ -153,13 +153,24 @@ def test_newcomers_hear_of_a_drain_that_came_before_them() -> None:
     assert story.who_got(m.Drain) == [2]
 
 
-def test_draining_while_waiting_saves_and_ends_well() -> None:
+def test_draining_while_waiting_lets_the_survivors_end_the_step() -> None:
     story = Story(workers=2, min_workers=2).begins(version=5)
     story.lost(1)
+    assert story.state.phase == "waiting"
     story.drain()
-    assert story.who_got(m.Save) == [0]
-    story.saved(0, 5)
+    assert story.view == [0]
+    story.reports(0, 5)
+    story.finished(6, 0, drained=True)
+    story.saved(0, 6)
     assert story.end.status == 0
+
+
+def test_a_member_that_finishes_while_the_others_wait_ends_the_waiting() -> None:
+    story = Story(workers=3, min_workers=3).begins(version=9)
+    story.lost(2)
+    assert story.state.phase == "waiting"
+    story.finished(10, 0)
+    assert story.view == [0, 1]
 
 
 def test_nothing_happens_after_the_end() -> None:

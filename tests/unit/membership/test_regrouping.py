@@ -300,3 +300,11 @@ def test_a_story_with_everything_replays() -> None:
     story.saved(0, 7)
     assert story.end.status == 0
     story.check_replay()
+
+
+def test_the_last_worker_lost_without_restarts_names_the_version_that_is_lost() -> None:
+    story = Story(workers=1, max_restarts=0).begins(version=7)
+    story.lost(0)
+    assert story.end.status == 1
+    assert story.end.reason.startswith("StateLost: version 7 of the training state is lost")
+    assert "0 restarts used" in story.end.reason

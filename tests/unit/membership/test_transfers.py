@@ -129,3 +129,26 @@ def test_a_spare_stuck_in_its_rehearsal_is_fenced() -> None:
     story.ready(2)
     story.after(60)
     assert list(story.fences()) == [2]
+
+
+def test_a_copy_that_ends_while_the_others_wait_still_gives_somebody_who_can_save() -> None:
+    story = Story(workers=3, spares=1, min_workers=3, max_restarts=0).begins(version=5)
+    story.lost(2)
+    story.everybody_reports(5)
+    story.lost(1)
+    assert story.who_got(m.Save) == [0]
+    story.lost(0)
+    assert story.who_got(m.Save) == [3]
+    story.saved(3, 5)
+    assert story.end.saved == "/run/checkpoints/5"
+
+
+def test_a_worker_asked_in_vain_is_named() -> None:
+    story = Story(workers=3, spares=1, min_workers=3, max_restarts=0).begins(version=5)
+    story.lost(2)
+    story.everybody_reports(5)
+    story.lost(1)
+    story.lost(0)
+    story.saved(3, -1, error="no state to save")
+    assert story.end.reason.startswith("StateLost: version 5")
+    assert "worker 3: no state to save" in story.end.reason

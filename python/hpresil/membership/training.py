@@ -1,0 +1,43 @@
+"""While the job trains: who stands by, when the group grows, when everybody is done."""
+
+from __future__ import annotations
+
+from hpresil.membership import view
+from hpresil.membership.messages import StandBy
+from hpresil.membership.turn import Turn
+
+
+def settle(turn: Turn) -> None:
+    """Do what the new state calls for."""
+    if turn.state.phase == "training" and not turn.state.restoring:
+        _settle_training(turn)
+    if turn.state.trained and turn.state.phase in ("regrouping", "training", "waiting"):
+        _stand_by(turn)
+
+
+def _settle_training(turn: Turn) -> None:
+    """Note that all members hold the state, then end or grow if it is time."""
+    if not turn.state.trained:
+        turn.set(trained=True)
+    if turn.state.restore_failures or turn.state.avoid:
+        turn.set(restore_failures=0, avoid=())
+    if not view.all_finished(turn):
+        _grow(turn)
+
+
+def _stand_by(turn: Turn) -> None:
+    """Have those in reserve make a dry step: the first state is safe, so they may spoil theirs."""
+    for worker in turn.state.workers.values():
+        if worker.phase == "ready":
+            turn.update(worker.id, phase="standby", since=turn.now)
+            turn.deliver(worker.id, StandBy())
+
+
+def _grow(turn: Turn) -> None:
+    """Take in the workers that have become ready."""
+    state = turn.state
+    if state.draining or turn.closing() or len(state.members) >= state.settings.nproc_per_node:
+        return
+    choice = view.choose(turn, state.members)
+    if len(choice.members) > len(state.members):
+        view.install(turn, choice.members, choice.reason)

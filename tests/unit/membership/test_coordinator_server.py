@@ -1,0 +1,278 @@
+"""The coordinator over a real Unix socket: order, durability, and everything that is not a message."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from hpresil.base.errors import ConfigError, DeadlineExceeded
+from hpresil.membership import messages as m
+from hpresil.membership.client import Client
+from hpresil.membership.journal import Journal, replay
+from hpresil.membership.server import Server
+from hpresil.membership.state import Settings, State
+
+FACTS = {"config.slots": "4"}
+LIMIT_S = 20.0
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(LIMIT_S):
+            await scenario()
+
+    asyncio.run(bounded())
+
+
+@asynccontextmanager
+async def serving(directory: Path, **more: object) -> AsyncIterator[Server]:
+    settings = Settings(nproc_per_node=2, spares=1, save_directory="/saved")
+    server = Server(directory / "sockets" / "c", settings, tick_s=0.02, **more)  # type: ignore[arg-type]
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.close()
+
+
+@asynccontextmanager
+async def agent(server: Server, node: str = "host") -> AsyncIterator[Client]:
+    client = await Client.connect(server.path, timeout_s=5)
+    client.say(m.AgentJoined(node=node, pid=os.getpid()))
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+def say(client: Client, worker: int, said: m.FromWorker) -> None:
+    client.say(m.Relayed(worker=worker, said=said))
+
+
+async def until(client: Client, kind: type[m.Message], to: int | None = None) -> m.Message:
+    """Return the next action of ``kind``, or the next message of it delivered to worker ``to``."""
+    async for action in client:
+        if isinstance(action, m.Deliver) and isinstance(action.what, kind) and action.to == to:
+            return action.what
+        if isinstance(action, kind):
+            return action
+    raise AssertionError(f"the connection ended before {kind.__name__}")
+
+
+async def first_view(client: Client) -> m.View:
+    for worker in range(2):
+        say(client, worker, m.Ready(facts=FACTS))
+    view = await until(client, m.View, 1)
+    assert isinstance(view, m.View)
+    return view
+
+
+async def whole_job(client: Client) -> m.JobEnded:
+    """Train to version 1 and finish."""
+    view = await first_view(client)
+    for worker in view.members:
+        say(client, worker, m.Report(generation=1, version=-1, phase="empty"))
+    await until(client, m.Decision, 1)
+    say(client, 1, m.Restored(generation=1, version=0, state_bytes=1))
+    for worker in view.members:
+        say(client, worker, m.Finished(generation=1, version=1))
+    ended = await until(client, m.JobEnded)
+    assert isinstance(ended, m.JobEnded)
+    return ended
+
+
+def test_a_job_runs_over_the_socket_and_its_journal_leads_to_the_same_state(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        seen: list[State] = []
+        async with serving(tmp_path, journal_path=tmp_path / "journal", on_state=seen.append) as server:
+            async with agent(server) as client:
+                assert (await whole_job(client)).status == 0
+            assert seen[-1] == server.state
+            assert [state.phase for state in seen][-1] == "ended"
+            found = replay(tmp_path / "journal")
+            assert found.state == server.state
+
+    run(scenario)
+
+
+def test_a_view_is_durable_before_it_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    sync = Journal.sync
+
+    def counted(journal: Journal) -> None:
+        sync(journal)
+        synced.append(replay(journal.path).state.generation)
+
+    monkeypatch.setattr(Journal, "sync", counted)
+
+    async def scenario() -> None:
+        async with serving(tmp_path, journal_path=tmp_path / "journal") as server, agent(server) as client:
+            await first_view(client)
+            assert synced[-1] == 1
+
+    run(scenario)
+
+
+def test_the_store_answers_members_of_the_current_generation_only(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path, journal_path=tmp_path / "journal") as server, agent(server) as client:
+            await first_view(client)
+            say(client, 0, m.StoreGet(request=5, generation=1, keys=["a"]))
+            say(client, 2, m.StoreSet(generation=1, key="a", value=b"of a spare"))
+            say(client, 1, m.StoreSet(generation=0, key="a", value=b"old"))
+            say(client, 1, m.StoreSet(generation=1, key="a", value=b"new"))
+            assert await until(client, m.StoreValues, 0) == m.StoreValues(request=5, values=[b"new"])
+            assert server.refused == {"store of a non-member": 1, "store": 1}
+            assert b"of a spare" not in (tmp_path / "journal").read_bytes()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        struct.pack(">I", m.MAX_FRAME_BYTES + 1) + bytes(100),
+        struct.pack(">I", 0xFFFFFFFF),
+        struct.pack(">I", 5) + b"\x80abc",
+        m.encode(m.Drain()),
+        m.encode(m.AgentJoined(node="host", pid=1))[:-3],
+    ],
+    ids=["http", "oversized", "largest", "garbage", "other-direction", "partial"],
+)
+def test_what_is_no_message_closes_its_connection_and_nothing_else(tmp_path: Path, garbage: bytes) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path) as server, agent(server) as client:
+            await until(client, m.StartWorker)
+            for count in range(1, 4):
+                reader, writer = await asyncio.open_unix_connection(str(server.path))
+                writer.write(garbage)
+                writer.write_eof()
+                assert await reader.read() == b""
+                writer.close()
+                await writer.wait_closed()
+                assert server.refused["invalid frame"] == count
+            assert (await whole_job(client)).status == 0
+
+    run(scenario)
+
+
+def test_an_agent_that_sends_garbage_later_loses_its_connection_only(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path) as server:
+            reader, writer = await asyncio.open_unix_connection(str(server.path))
+            writer.write(m.encode(m.AgentJoined(node="host", pid=1)) + b"\xff" * 40)
+            await reader.read()
+            writer.close()
+            await writer.wait_closed()
+            assert server.refused["invalid frame"] == 1
+            async with agent(server) as client:
+                assert (await whole_job(client)).status == 0
+
+    run(scenario)
+
+
+def test_refusals_are_logged_once_for_each_kind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path) as server:
+            for _ in range(5):
+                reader, writer = await asyncio.open_unix_connection(str(server.path))
+                writer.write(b"\xff" * 40)
+                await reader.read()
+                writer.close()
+                await writer.wait_closed()
+
+    run(scenario)
+    assert len(caplog.records) == 1
+    assert "invalid frame" in caplog.text
+
+
+def test_only_one_agent_speaks_for_a_node_and_only_after_it_has_said_who_it_is(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path) as server, agent(server) as first:
+            await until(first, m.StartWorker)
+            async with agent(server) as second:
+                with pytest.raises(AssertionError):
+                    await until(second, m.StartWorker)
+            stranger = await Client.connect(server.path)
+            stranger.say(m.DrainRequested(why="mischief"))
+            assert [action async for action in stranger] == []
+            await stranger.close()
+            assert server.refused == {"second agent": 1, "no introduction": 1, "store": 0}
+            assert server.state.draining == ""
+            async with agent(server, node="other") as other:
+                other.say(m.WorkerLost(worker=0, reason="killed"))
+                other.say(m.DrainRequested(why="allowed"))
+                await until(first, m.JobEnded)
+            assert server.refused["foreign worker"] == 1
+            assert 0 in server.state.workers
+
+    run(scenario)
+
+
+def test_deadlines_pass_without_any_message(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        settings = Settings(nproc_per_node=1, join_timeout_s=0.1)
+        server = Server(tmp_path / "sockets" / "c", settings, tick_s=0.02)
+        await server.start()
+        async with agent(server) as client:
+            ended = await until(client, m.JobEnded)
+        await server.close()
+        assert isinstance(ended, m.JobEnded)
+        assert ended.status == 1
+
+    run(scenario)
+
+
+def test_a_disk_that_fails_is_reported_and_no_decision_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path, journal_path=tmp_path / "journal") as server, agent(server) as client:
+            await until(client, m.StartWorker)
+
+            def full(journal: Journal) -> None:
+                raise OSError(28, "No space left on device")
+
+            with monkeypatch.context() as patch:
+                patch.setattr(Journal, "sync", full)
+                for worker in range(2):
+                    say(client, worker, m.Ready(facts=FACTS))
+                with pytest.raises(OSError, match="No space left"):
+                    await server.failed()
+
+    run(scenario)
+
+
+def test_the_socket_is_for_this_user_only_and_goes_away(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path) as server:
+            assert server.path.stat().st_mode & 0o777 == 0o600
+            assert server.path.parent.stat().st_mode & 0o777 == 0o700
+        assert not server.path.exists()
+        await server.close()
+
+    run(scenario)
+
+
+def test_a_directory_open_to_others_and_a_path_too_long_are_refused(tmp_path: Path) -> None:
+    settings = Settings(nproc_per_node=1)
+    tmp_path.chmod(0o755)
+    with pytest.raises(ConfigError, match="mode 755"):
+        run(Server(tmp_path / "c", settings).start)
+    with pytest.raises(ConfigError, match="at most 107"):
+        run(Server(tmp_path / ("x" * 120), settings).start)
+
+
+def test_nobody_listening_is_an_error_that_names_the_path(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with pytest.raises(DeadlineExceeded, match=str(tmp_path / "none")):
+            await Client.connect(tmp_path / "none", timeout_s=0.1)
+
+    run(scenario)
