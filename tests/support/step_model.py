@@ -91,6 +91,8 @@ class Model:
                 continue
             if world.faults < self.max_faults:
                 yield from self.crash(world, w)
+                if s.phase == "committing" and len(world.members) > 1:
+                    yield self.discard(world, w, s)
             yield from self.deliver(world, w, s)
             yield from self.act(world, w, s)
         yield from self.regroup(world)
@@ -108,6 +110,19 @@ class Model:
                 world, generation=world.generation + 1, members=after, views=(*world.views, after),
                 reports=frozenset(), decision=None,
             )  # fmt: skip
+
+    def discard(self, world: World, w: int, s: sm.StepState) -> World:
+        """User code raised after the commit: a new generation with the same members."""
+        s2, said = sm.state_discarded(s)
+        world = self.said(replace(world, workers=put(world.workers, w, s2)), w, said)
+        return replace(
+            world,
+            faults=world.faults + 1,
+            generation=world.generation + 1,
+            views=(*world.views, world.members),
+            reports=frozenset(),
+            decision=None,
+        )
 
     def deliver(self, world: World, w: int, s: sm.StepState) -> Iterator[World]:
         if not self.rules.finished_stay and s.version >= self.final:

@@ -113,7 +113,7 @@ class Loop:
         if state.decided != state.installed:
             return None
         if state.phase == "empty":
-            return "copy"
+            return "copy" if state.source is not None else None
         if state.version >= total or state.finished:
             return "finish" if self._said_finished < state.decided else None
         return "step"

@@ -162,7 +162,8 @@ def next_action(s: StepState) -> Action:
     if s.decided != s.installed:
         return Wait(f"the regroup decision of generation {s.installed}")
     if s.phase == "empty":
-        assert s.source is not None
+        if s.source is None:
+            return Wait("a new view, after its state was discarded")
         return CopyState(s.decided, s.target, s.source)
     if s.phase == "holding":
         return Wait(f"the vote of step {s.version} in generation {s.decided}")
@@ -239,7 +240,8 @@ def state_installed(s: StepState, generation: int, version: int) -> StepState:
 
 def state_discarded(s: StepState) -> Next:
     """The worker's own state is worth nothing any more; it will copy one."""
-    s = replace(s, version=-1, phase="empty", started=frozenset(), done=frozenset(), assigned=frozenset())
+    none: frozenset[int] = frozenset()
+    s = replace(s, version=-1, phase="empty", source=None, started=none, done=none, assigned=none)
     return _report(s) if s.installed > s.promised and s.rank is not None else (s, [])
 
 
