@@ -51,6 +51,7 @@ $(PACKAGES): pyproject.toml constraints.txt | $(BIN)/python
 $(NATIVE): $(PACKAGES) $(NATIVE_SOURCES)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cmake -S . -B build/native
 	$(BIN)/cmake --build build/native
+	rm -f python/hpresil/native/_core*.so  # a running process keeps the old file, not a half-written one
 	$(BIN)/cmake --install build/native >/dev/null
 	touch $@
 

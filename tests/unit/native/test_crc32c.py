@@ -13,26 +13,9 @@ from hypothesis import strategies as st
 from hpresil import native
 from hpresil.base.errors import NativeError
 
-SIZES = [
-    0,
-    1,
-    7,
-    8,
-    63,
-    64,
-    65,
-    767,
-    768,
-    769,
-    4095,
-    4096,
-    4097,
-    12287,
-    12288,
-    12289,
-    3_000_001,
-    (2 << 20) + 5,
-]
+# Around a word, a line, a block of three lanes of each length, a page, and the part of one thread.
+EDGES = [1, 8, 64, 1536, 1600, 3072, 4096, 12288, 2 << 20]
+SIZES = sorted({0, 7, 63, 3_000_001, *(edge + more for edge in EDGES for more in (-1, 0, 1))})
 
 
 @pytest.fixture(params=native.cpu_levels())
