@@ -9,85 +9,15 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Callable
+
+from coordinator_worker import FACTS, Job, Plan, Worker
 
 from hpresil.membership import machine
 from hpresil.membership import messages as m
 from hpresil.membership.state import Settings, begin
 
-SLOTS = 5
-FACTS = {"config.slots": str(SLOTS)}
-
-
-@dataclass
-class Plan:
-    """What happens to the job.
-
-    Attributes:
-        kills: Workers that die; the moment is random.
-        stops: Workers that answer nothing any more, until the agent kills them.
-        discards: States that are spoiled after a commit.
-        bad_copies: Copies of the state that fail.
-        lost_groups: Groups that fail for no reason.
-        drain: Somebody asks the job to end.
-        haste: The chance of one of these before each move.
-    """
-
-    workers: int = 2
-    spares: int = 1
-    min_workers: int = 1
-    steps: int = 3
-    kills: int = 0
-    stops: int = 0
-    discards: int = 0
-    bad_copies: int = 0
-    lost_groups: int = 0
-    drain: bool = False
-    restarts: int = 100
-    haste: float = 0.03
-
-
-@dataclass
-class Worker:
-    """The worker's side of the step contract, reduced to what the coordinator sees."""
-
-    id: int
-    inbox: deque[m.ToWorker] = field(default_factory=deque)
-    outbox: deque[m.FromWorker] = field(default_factory=deque)
-    alive: bool = True
-    stuck: bool = False
-    version: int = -1
-    phase: str = "empty"
-    installed: int = 0
-    promised: int = 0
-    decided: int = 0
-    members: list[int] = field(default_factory=list)
-    slots: list[int] = field(default_factory=list)
-    wish: bool = False
-    finished: bool = False
-    rolling: bool = False
-    leaving: bool = False
-    released: bool = False
-
-    def say(self, message: m.FromWorker) -> None:
-        self.outbox.append(message)
-
-    def report(self) -> None:
-        self.promised = self.installed
-        phase = "computing" if self.finished else self.phase
-        self.say(
-            m.Report(
-                generation=self.promised,
-                version=self.version,
-                phase=phase,
-                kept=list(self.slots),
-                done=self.slots[:1],
-                finished=self.finished,
-            )
-        )
-
-    def busy_committing(self) -> bool:
-        return self.phase == "applied"
+SLOTS = int(FACTS["config.slots"])
 
 
 class World:
@@ -95,6 +25,7 @@ class World:
 
     def __init__(self, plan: Plan, seed: int) -> None:
         self.plan, self.random = plan, random.Random(seed)
+        self.job = Job(plan, self.random)
         self.settings = Settings(
             nproc_per_node=plan.workers,
             spares=plan.spares,
@@ -110,9 +41,6 @@ class World:
         self.gone: set[int] = set()
         self.reports: dict[int, dict[int, m.Report]] = {}
         self.views: dict[int, list[int]] = {}
-        self.decisions: dict[int, m.Decision] = {}
-        self.entered: dict[tuple[int, int], set[int]] = {}
-        self.votes: dict[tuple[int, int], dict[int, bool]] = {}
         self.sealed = -1
         self.ended: m.JobEnded | None = None
 
@@ -146,8 +74,8 @@ class World:
         self.time += 3.0
         return False
 
-    def _moves(self) -> list:  # type: ignore[type-arg]
-        moves: list = []  # type: ignore[type-arg]
+    def _moves(self) -> list[Callable[[], None]]:
+        moves: list[Callable[[], None]] = []
         if self.to_coordinator:
             moves.append(lambda: self._happens(self.to_coordinator.popleft()))
         for worker in self.workers.values():
@@ -155,9 +83,9 @@ class World:
                 moves.append(lambda w=worker: self._hears(w))
             if worker.alive and not worker.stuck:
                 if worker.inbox:
-                    moves.append(lambda w=worker: self._receives(w, w.inbox.popleft()))
-                if self._can_progress(worker):
-                    moves.append(lambda w=worker: self._progress(w))
+                    moves.append(lambda w=worker: w.receives(w.inbox.popleft()))
+                if worker.can_progress():
+                    moves.append(worker.progress)
         return moves
 
     def _misfortune(self) -> None:
@@ -192,7 +120,7 @@ class World:
         if isinstance(said, m.Served):
             self.sealed = said.version
             self._happens(m.FrameSealed(version=said.version, frame=0))
-            decision = self.decisions[said.generation]
+            decision = self.job.decisions[said.generation]
             if self.state.generation == said.generation:
                 ready = m.StateReady(generation=said.generation, version=said.version, frame=0)
                 for newcomer in decision.sources:
@@ -217,7 +145,7 @@ class World:
         match action:
             case m.StartWorker():
                 assert action.worker not in self.workers, "a worker id was used again"
-                started = Worker(action.worker)
+                started = Worker(action.worker, self.job)
                 self.workers[action.worker] = started
                 self.to_coordinator.append(m.WorkerStarted(worker=action.worker, node="host", pid=1))
                 started.say(m.Hello(worker=action.worker, pid=1))
@@ -252,128 +180,6 @@ class World:
             serve = m.Serve(generation=decision.generation, version=decision.target, frame=0)
             self.workers[source].inbox.append(serve)
 
-    # ------------------------------------------------------------------ a worker
-
-    def _receives(self, w: Worker, message: m.ToWorker) -> None:
-        match message:
-            case m.View():
-                assert message.generation > w.installed
-                w.installed, w.members = message.generation, message.members
-                if w.id in message.members and not w.busy_committing():
-                    w.report()
-            case m.StandBy():
-                assert w.version < 0, "a worker with state was told to make a dry step"
-                w.say(m.Ready(facts=FACTS, pristine=False))
-            case m.Decision() if message.generation == w.installed:
-                self._obey(w, message)
-            case m.Serve() if message.generation == w.installed and w.version >= 0:
-                if w.version == message.version and not w.rolling:
-                    served = m.Served(
-                        generation=message.generation, version=w.version, frame=0, frame_bytes=1
-                    )
-                    w.say(served)
-                else:
-                    w.inbox.append(message)
-            case m.StateReady() if message.generation == w.installed and w.phase == "empty":
-                if w.decided < message.generation:
-                    w.inbox.append(message)
-                else:
-                    self._copy(w, message)
-            case m.Drain():
-                w.wish = True
-            case m.Save():
-                error = "" if w.version >= 0 else "no state"
-                w.say(m.Saved(version=w.version, path=f"/saved/{w.version}", error=error))
-            case m.Release() | m.Stop():
-                w.released = True
-
-    def _copy(self, w: Worker, ready: m.StateReady) -> None:
-        if self.plan.bad_copies > 0 and self.random.random() < 0.5:
-            self.plan.bad_copies -= 1
-            w.say(m.RestoreFailed(generation=ready.generation, frame=0, error="checksum"))
-            return
-        w.version, w.phase = ready.version, "computing"
-        w.say(m.Restored(generation=ready.generation, version=ready.version, state_bytes=1))
-        self._maybe_finish(w)
-
-    def _obey(self, w: Worker, decision: m.Decision) -> None:
-        rank = decision_rank = w.members.index(w.id)
-        w.decided = decision.generation
-        w.slots = list(decision.slots[decision_rank])
-        if w.id in decision.sources:
-            assert w.phase == "empty", f"worker {w.id} has version {w.version} and is told to copy"
-            w.finished = False
-        elif w.id in decision.roll:
-            assert (w.phase, w.version) == ("holding", decision.target - 1)
-            w.phase, w.rolling = "applied", True
-        elif decision.initial and rank == 0:
-            w.version, w.phase = 0, "computing"
-        else:
-            assert w.version == decision.target, f"worker {w.id}: {w.version} is not {decision.target}"
-            w.phase = "computing"
-        if decision.finished and w.version == decision.target and w.phase == "computing":
-            self._finish(w)
-
-    def _can_progress(self, w: Worker) -> bool:
-        if w.released or w.phase == "empty" or w.finished:
-            return False
-        if w.phase == "applied":
-            return True
-        place = (w.decided, w.version)
-        if w.id not in w.members or w.decided != w.installed or w.promised > w.decided:
-            return False
-        if w.phase == "holding":
-            return set(self.votes.get(place, {})) >= set(w.members)
-        entered = self.entered.get(place, set())
-        return w.id not in entered or entered >= set(w.members)
-
-    def _progress(self, w: Worker) -> None:
-        place = (w.decided, w.version)
-        if w.phase == "computing":
-            entered = self.entered.setdefault(place, set())
-            if w.id not in entered:
-                entered.add(w.id)
-                return
-            w.phase = "holding"
-            self.votes.setdefault(place, {})[w.id] = w.wish
-        elif w.phase == "holding":
-            w.phase = "applied"
-            if any(self.votes[place].values()):
-                w.wish = w.leaving = True
-        else:
-            self._end_of_block(w)
-
-    def _end_of_block(self, w: Worker) -> None:
-        step = w.version
-        if self.plan.discards > 0 and self.random.random() < 0.2:
-            self.plan.discards -= 1
-            w.version, w.phase, w.leaving, w.rolling, w.slots = -1, "empty", False, False, []
-            w.say(m.StateDiscarded(step=step, error="x", traceback="x"))
-            if w.installed > w.promised and w.id in w.members:
-                w.report()
-            return
-        w.version, w.phase, w.rolling, w.slots = step + 1, "computing", False, []
-        said = {"loss": "", "grad_norm": "", "samples": "", "state": ""}
-        w.say(m.Committed(generation=w.decided, step=step, world_size=len(w.members), **said))
-        decision = self.decisions.get(w.decided)
-        ends = decision is not None and decision.finished and decision.target == w.version
-        if w.leaving or ends:
-            self._finish(w)
-        else:
-            self._maybe_finish(w)
-        if w.installed > w.promised and w.id in w.members:
-            w.report()
-
-    def _maybe_finish(self, w: Worker) -> None:
-        decision = self.decisions.get(w.decided)
-        ends = decision is not None and decision.finished and decision.target == w.version
-        if w.version >= self.plan.steps or ends:
-            self._finish(w)
-
-    def _finish(self, w: Worker) -> None:
-        w.finished = True
-        w.say(m.Finished(generation=w.decided, version=w.version, drained=w.wish))
-
     # ------------------------------------------------------------------ what must hold
 
     def _check_view(self, view: m.View) -> None:
@@ -388,8 +194,8 @@ class World:
 
     def _check_decision(self, decision: m.Decision) -> None:
         members = self.views[decision.generation]
-        if decision.generation in self.decisions:
-            assert self.decisions[decision.generation] == decision
+        if decision.generation in self.job.decisions:
+            assert self.job.decisions[decision.generation] == decision
             return
         assert decision.generation == max(self.views)
         reports = self.reports.get(decision.generation, {})
@@ -404,7 +210,7 @@ class World:
         assert decision.initial <= (max(versions) < 0 and self.state.newest <= 0)
         assert len(decision.slots) == len(members)
         assert sorted(slot for carried in decision.slots for slot in carried) == list(range(SLOTS))
-        self.decisions[decision.generation] = decision
+        self.job.decisions[decision.generation] = decision
 
     def _check_end(self, end: m.JobEnded) -> None:
         if end.saved:

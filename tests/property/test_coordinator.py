@@ -15,7 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
-from coordinator_world import Plan, World
+from coordinator_worker import Plan
+from coordinator_world import World
 
 
 @st.composite

@@ -156,9 +156,7 @@ def replay(path: Path) -> Replay:
     try:
         for end, body in _bodies(data, path):
             if state is None:
-                opening = msgspec.msgpack.decode(body, type=Opening)
-                if opening.format != FORMAT:
-                    raise ConfigError(f"{path} has format {opening.format}; this version reads {FORMAT}")
+                opening = _opening(body, path)
                 state = begin(opening.settings, opening.at)
             else:
                 entry = msgspec.msgpack.decode(body, type=Entry)
@@ -175,5 +173,33 @@ def replay(path: Path) -> Replay:
 
 
 def last_generation(path: Path) -> int:
-    """Return the newest generation in the journal, for a later job to continue from."""
-    return replay(path).state.generation
+    """Return the newest generation in the journal, for a later job to continue from.
+
+    Raises:
+        ConfigError: As `replay`.
+    """
+    first, last = b"", b""
+    try:
+        for _, body in _bodies(path.read_bytes(), path):
+            first, last = first or body, body
+    except _Torn:
+        pass
+    opening = _opening(first, path)
+    if last == first:
+        return opening.settings.first_generation
+    try:
+        return msgspec.msgpack.decode(last, type=Entry).generation
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"{path} is no journal of this version: {error}") from error
+
+
+def _opening(body: bytes, path: Path) -> Opening:
+    if not body:
+        raise ConfigError(f"{path} is no journal: it has no complete first record")
+    try:
+        opening = msgspec.msgpack.decode(body, type=Opening)
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"{path} is no journal of this version: {error}") from error
+    if opening.format != FORMAT:
+        raise ConfigError(f"{path} has format {opening.format}; this version reads {FORMAT}")
+    return opening
