@@ -55,8 +55,7 @@ def arguments(
 
 def environment(directory: Path, faults: list[dict[str, Any]] | None, **more: str) -> dict[str, str]:
     env = {k: v for k, v in os.environ.items() if not k.startswith("HPRESIL_")}
-    env.update({"HPRESIL_HANG_TIMEOUT_MIN_S": "1.5", "COLUMNS": "120", "HPRESIL_TEST_JOB": "", **more})
-    del env["HPRESIL_TEST_JOB"]
+    env.update({"HPRESIL_HANG_TIMEOUT_MIN_S": "1.5", "COLUMNS": "120", **more})
     if faults:
         log = directory / "fired"
         log.mkdir(parents=True, exist_ok=True)
@@ -82,7 +81,7 @@ def run(
     command = arguments(directory, script, *args, nproc=nproc, spares=spares, flags=flags)
     process = subprocess.Popen(
         command,
-        env=environment(directory, faults, **env),
+        env=environment(directory, faults, TEST_SPARES=str(spares), **env),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

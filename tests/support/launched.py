@@ -28,6 +28,10 @@ class Launched:
         target = str(SCRIPTS / script) if (SCRIPTS / script).exists() else script
         self.command = [*COMMAND, "run", "--run-dir", str(self.run_dir), *flags, target, *args]
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("HPRESIL_")} | env
+        if path := self.env.get("PYTHONPATH"):  # the job runs in another directory
+            self.env["PYTHONPATH"] = os.pathsep.join(
+                os.path.abspath(entry) for entry in path.split(os.pathsep)
+            )
         self._out, self._err = directory / "stdout", directory / "stderr"
 
     def __enter__(self) -> Launched:
@@ -101,12 +105,12 @@ class Launched:
 
     def assert_nothing_left(self, seconds: float = 10.0) -> None:
         end = time.monotonic() + seconds
-        while (left := processes_of(self.run_dir)) and time.monotonic() < end:
+        agent = self.run_dir / "agent.json"
+        sockets = Path(json.loads(agent.read_text())["sockets"]) if agent.exists() else self.run_dir / "none"
+        while ((left := processes_of(self.run_dir)) or sockets.exists()) and time.monotonic() < end:
             time.sleep(0.02)
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         assert not left, f"processes left behind: {left}\n{self.story()}"
-        sockets = self.run_dir / "agent.json"
-        if sockets.exists():
-            assert not Path(json.loads(sockets.read_text())["sockets"]).exists(), "sockets were left behind"
+        assert not sockets.exists(), "sockets were left behind"

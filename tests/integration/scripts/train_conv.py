@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 import torch
+from reserve import wait_for_spares
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -42,4 +43,5 @@ for step in run.steps(arguments.steps):
         step.apply(optimizer, max_norm=2.0)
         scheduler.step()
         ema.update_parameters(model)
+    wait_for_spares(step.index, step.committed)
     run.log(loss=step.loss)

@@ -8,6 +8,7 @@ import os
 import time
 
 import torch
+from reserve import wait_for_spares
 from torch import nn
 
 import hpresil
@@ -73,5 +74,6 @@ for step in run.steps(arguments.steps):
         if step.index == arguments.diverge and run.rank == 1:
             with torch.no_grad():
                 model[0].bias.add_(1e-3)
+    wait_for_spares(step.index, step.committed)
     run.log(loss=step.loss)
 print("finished", run.rank, flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 import torch
+from reserve import wait_for_spares
 from torch import nn
 
 import hpresil
@@ -60,4 +61,5 @@ for step in run.steps(arguments.steps):
             step.backward(loss, weight=batch.targets.numel())
         step.apply(optimizer, max_norm=1.0)
         scheduler.step()
+    wait_for_spares(step.index, step.committed)
     run.log(loss=step.loss, lr=scheduler.get_last_lr()[0])
