@@ -18,9 +18,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpresil.base.deadline import now as monotonic
@@ -45,6 +43,7 @@ from hpresil.membership.messages import (
     WorkerLost,
     WorkerStarted,
 )
+from hpresil.membership.refusals import Refusals
 from hpresil.membership.rendezvous import Answer, Rendezvous
 from hpresil.membership.state import Settings, State
 
@@ -52,27 +51,8 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.25
 FIRST_MESSAGE_S = 10.0
+CLOSE_S = 2.0
 MAX_UNSENT_BYTES = 64 << 20
-
-
-@dataclass
-class _Agent:
-    """A connection that has said who it is."""
-
-    node: str
-    writer: asyncio.StreamWriter
-
-
-@dataclass
-class _Gates:
-    """What was turned away, by kind; the first of each kind is logged."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-
-    def turn_away(self, kind: str, detail: str) -> None:
-        self.counts[kind] += 1
-        if self.counts[kind] == 1:
-            log.warning("refused: %s: %s (logged once)", kind, detail)
 
 
 class Server:
@@ -101,23 +81,24 @@ class Server:
     ) -> None:
         self.path = path
         self.state = machine.begin(settings, now())
-        self._gates = _Gates()
+        self._refusals = Refusals()
         self._journal_path = journal_path
         self._journal: Journal | None = None
         self._on_state = on_state
         self._now = now
         self._tick_s = tick_s
         self._rendezvous = Rendezvous(settings.first_generation)
-        self._agents: dict[str, _Agent] = {}
+        self._agents: dict[str, asyncio.StreamWriter] = {}
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._handlers: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._failed: asyncio.Future[None] | None = None
         self._server: asyncio.Server | None = None
 
     @property
     def refused(self) -> dict[str, int]:
         """How many connections and messages were turned away, by kind."""
-        return {**self._gates.counts, "store": self._rendezvous.refused}
+        return {**self._refusals.counts, "store": self._rendezvous.refused}
 
     async def start(self) -> None:
         """Listen and decide, until `close`. Raises ConfigError for an unusable socket path."""
@@ -145,17 +126,28 @@ class Server:
             self._server.close()
             self._server = None
             self.path.unlink(missing_ok=True)
-        for agent in self._agents.values():
-            agent.writer.close()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._hang_up()
         if self._failed is not None and not self._failed.done():
             self._failed.cancel()
         if self._journal is not None:
             self._journal.close()
             self._journal = None
+
+    async def _hang_up(self) -> None:
+        """Close every connection and wait for its handler, which must not be cancelled.
+
+        The streams of some Python versions report a cancelled handler as a defect.
+        """
+        await asyncio.sleep(0)  # handlers of connections just accepted begin, and see that it is over
+        for hang_up in (asyncio.StreamWriter.close, _abort):
+            for writer in self._handlers.values():
+                hang_up(writer)
+            if self._handlers:
+                await asyncio.wait(list(self._handlers), timeout=CLOSE_S)
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
@@ -163,6 +155,7 @@ class Server:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._handlers.pop(task, None)
         error = None if task.cancelled() else task.exception()
         if error is not None and self._failed is not None and not self._failed.done():
             log.error("the coordinator failed", exc_info=error)
@@ -211,32 +204,38 @@ class Server:
 
     def _tell(self, node: str, action: ToAgent) -> None:
         agent = self._agents.get(node)
-        if agent is None or agent.writer.is_closing():
-            self._gates.turn_away("no connection", f"{type(action).__name__} for node {node!r} is not sent")
+        if agent is None or agent.is_closing():
+            self._refusals.turn_away(
+                "no connection", f"{type(action).__name__} for node {node!r} is not sent"
+            )
             return
-        if agent.writer.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
-            self._gates.turn_away("not reading", f"the agent of node {node!r} is disconnected")
-            agent.writer.transport.abort()
+        if agent.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            self._refusals.turn_away("not reading", f"the agent of node {node!r} is disconnected")
+            agent.transport.abort()
             return
-        write_message(agent.writer, action)
+        write_message(agent, action)
 
     # ------------------------------------------------------------------ connections
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:
+            writer.close()
+            return
         task = asyncio.current_task()
         assert task is not None
-        self._keep(task)
+        self._handlers[task] = writer
+        task.add_done_callback(self._ended)
         node: str | None = None
         try:
             node = await self._welcome(reader, writer)
             while node is not None and (message := await read_message(reader, FROM_AGENT)) is not None:
                 self._take(node, message)
         except TransferFailed as error:
-            self._gates.turn_away("invalid frame", str(error))
+            self._refusals.turn_away("invalid frame", str(error))
         except (ConnectionError, TimeoutError) as error:
-            self._gates.turn_away("broken connection", str(error) or "no first message in time")
+            self._refusals.turn_away("broken connection", str(error) or "no first message in time")
         finally:
-            if node is not None and self._agents[node].writer is writer:
+            if node is not None and self._agents.get(node) is writer:
                 del self._agents[node]
             writer.close()
             with contextlib.suppress(ConnectionError):
@@ -247,21 +246,21 @@ class Server:
         sock: socket.socket = writer.get_extra_info("socket")
         pid, uid = endpoint.peer(sock)
         if not endpoint.is_same_user(sock):
-            self._gates.turn_away("other user", f"process {pid} of user {uid}")
+            self._refusals.turn_away("other user", f"process {pid} of user {uid}")
             return None
         async with asyncio.timeout(FIRST_MESSAGE_S):
             first = await read_message(reader, FROM_AGENT)
         if first is None:
             return None
         if not isinstance(first, AgentJoined):
-            self._gates.turn_away("no introduction", f"process {pid} began with {type(first).__name__}")
+            self._refusals.turn_away("no introduction", f"process {pid} began with {type(first).__name__}")
             return None
         if first.node in self._agents:
-            self._gates.turn_away(
+            self._refusals.turn_away(
                 "second agent", f"process {pid} claims node {first.node!r}, which is connected"
             )
             return None
-        self._agents[first.node] = _Agent(first.node, writer)
+        self._agents[first.node] = writer
         self._events.put_nowait(first)
         return first.node
 
@@ -269,7 +268,9 @@ class Server:
         if isinstance(message, Relayed | WorkerStarted | WorkerLost):
             known = self.state.workers.get(message.worker)
             if known is not None and known.node != node:
-                self._gates.turn_away("foreign worker", f"node {node!r} speaks for worker {message.worker}")
+                self._refusals.turn_away(
+                    "foreign worker", f"node {node!r} speaks for worker {message.worker}"
+                )
                 return
         if isinstance(message, Relayed) and isinstance(message.said, StoreSet | StoreGet):
             self._rendezvous_message(message.worker, message.said)
@@ -278,7 +279,7 @@ class Server:
 
     def _rendezvous_message(self, worker: int, said: StoreSet | StoreGet) -> None:
         if worker not in self.state.members:
-            self._gates.turn_away("store of a non-member", f"worker {worker}")
+            self._refusals.turn_away("store of a non-member", f"worker {worker}")
             return
         answers: list[Answer]
         if isinstance(said, StoreSet):
@@ -287,6 +288,10 @@ class Server:
             answers = self._rendezvous.get(worker, said.request, said.generation, said.keys)
         for answer in answers:
             self._send(Deliver(to=answer.to, what=answer.values))
+
+
+def _abort(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
 
 
 def _is_decision(action: ToAgent) -> bool:

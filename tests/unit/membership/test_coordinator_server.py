@@ -276,3 +276,21 @@ def test_nobody_listening_is_an_error_that_names_the_path(tmp_path: Path) -> Non
             await Client.connect(tmp_path / "none", timeout_s=0.1)
 
     run(scenario)
+
+
+def test_closing_with_open_connections_is_no_defect(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        defects: list[dict[str, object]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: defects.append(context))
+        async with serving(tmp_path) as server, agent(server) as client:
+            await until(client, m.StartWorker)
+            _, silent = await asyncio.open_unix_connection(str(server.path))
+            await asyncio.sleep(0)
+            await server.close()
+            assert [action async for action in client if isinstance(action, m.JobEnded)] == []
+            silent.close()
+            await silent.wait_closed()
+        assert defects == []
+        assert len(asyncio.all_tasks()) == 1
+
+    run(scenario)
