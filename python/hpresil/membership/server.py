@@ -44,7 +44,7 @@ from hpresil.membership.messages import (
     WorkerStarted,
 )
 from hpresil.membership.refusals import Refusals
-from hpresil.membership.rendezvous import Answer, Rendezvous
+from hpresil.membership.rendezvous import Rendezvous
 from hpresil.membership.state import Settings, State
 
 log = logging.getLogger(__name__)
@@ -281,7 +281,6 @@ class Server:
         if worker not in self.state.members:
             self._refusals.turn_away("store of a non-member", f"worker {worker}")
             return
-        answers: list[Answer]
         if isinstance(said, StoreSet):
             answers = self._rendezvous.set(said.generation, said.key, said.value)
         else:
