@@ -14,16 +14,15 @@ Thread rule: one writer at a time for each memory file; any number of readers of
 
 from __future__ import annotations
 
-import ctypes
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from hpresil import native
-from hpresil.base.errors import NativeError, StateTorn, TransferFailed
+from hpresil.base.errors import StateTorn, TransferFailed
 from hpresil.snapshot import layout
+from hpresil.snapshot.memory import as_tensor, is_plain, map_file, previous_fills, set_seal
 from hpresil.snapshot.restore import Restoration, copy_bits
 from hpresil.snapshot.state import SECTIONS, Entry, State
 from hpresil.snapshot.values import dtype_named
@@ -60,22 +59,22 @@ def fill(
     Raises:
         TransferFailed: The file is too small; nothing was changed.
     """
-    mapping = _map(target, writable=True) if isinstance(target, int) else target
+    mapping = map_file(target, writable=True) if isinstance(target, int) else target
     plan = layout.plan(state)
     if plan.frame_bytes > mapping.nbytes:
         raise TransferFailed(
             f"version {version} needs a frame of {plan.frame_bytes} bytes, this one has {mapping.nbytes}"
         )
     with memoryview(mapping) as memory:
-        fills = _previous_fills(memory) + 1
-        _set_seal(memory, 0)
+        fills = previous_fills(memory) + 1
+        set_seal(memory, 0)
         sums = _copy_in(mapping, plan, state, threads)
         table = sums.tobytes()
         memory[layout.HEADER_BYTES : layout.HEADER_BYTES + len(plan.manifest)] = plan.manifest
         memory[plan.sums_offset : plan.sums_offset + len(table)] = table
         header = _header(plan, sums, version, generation, fills).packed()
         memory[: layout.SEAL_OFFSET] = header
-        _set_seal(memory, layout.seal_word(native.crc32c(header)))
+        set_seal(memory, layout.seal_word(native.crc32c(header)))
     return plan.frame_bytes
 
 
@@ -91,7 +90,7 @@ class Frame:
     """
 
     def __init__(self, source: native.Mapping | int) -> None:
-        self._mapping = _map(source, writable=False) if isinstance(source, int) else source
+        self._mapping = map_file(source, writable=False) if isinstance(source, int) else source
         with memoryview(self._mapping) as memory:
             page = bytes(memory[: layout.HEADER_BYTES])
             self._header = header = layout.parse_header(page, self._mapping.nbytes, native.crc32c)
@@ -104,7 +103,7 @@ class Frame:
         self._rows = manifest.tensors
         self._sums = np.frombuffer(table, "<u4")
         self._check_sums()
-        base = _as_tensor(self._mapping)
+        base = as_tensor(self._mapping)
         entries = [Entry(row.name, SECTIONS[row.section], _view(base, row)) for row in manifest.tensors]
         self.state = State(entries, manifest.values, owner=base)
 
@@ -141,7 +140,7 @@ class Frame:
         others: list[tuple[int, torch.Tensor]] = []
         for index, tensor in restoration.targets(section):
             if self._rows[index].nbytes:
-                (fused if _is_plain(tensor) else others).append((index, tensor))
+                (fused if is_plain(tensor) else others).append((index, tensor))
         try:
             self._copy_fused(fused, threads)
             self._copy_checked(others)
@@ -232,60 +231,20 @@ def restore(
 # --------------------------------------------------------------------------- memory
 
 
-def _as_tensor(mapping: native.Mapping) -> torch.Tensor:
-    """Return a mapping as a uint8 tensor; a read-only one too, about which torch would warn.
-
-    The tensor holds on to ``window``, which holds a view that keeps the mapping open.
-    """
-    window: Any = type("Window", (ctypes.Array,), {"_type_": ctypes.c_ubyte, "_length_": mapping.nbytes})
-    window = window.from_address(mapping.address)
-    window.keeps = memoryview(mapping)
-    return torch.frombuffer(window, dtype=torch.uint8)
-
-
-def _is_plain(tensor: torch.Tensor) -> bool:
-    """Whether the bytes of ``tensor`` lie in host memory in logical order."""
-    return (
-        tensor.device.type == "cpu"
-        and tensor.is_contiguous()
-        and not tensor.is_conj()
-        and not tensor.is_neg()
-    )
-
-
 def _view(base: torch.Tensor, row: layout.Row) -> torch.Tensor:
     return base[row.offset : row.offset + row.nbytes].view(dtype_named(row.dtype)).view(row.shape)
-
-
-def _map(fd: int, *, writable: bool) -> native.Mapping:
-    nbytes = os.fstat(fd).st_size
-    if nbytes < layout.HEADER_BYTES:
-        raise TransferFailed(f"the frame is truncated: {nbytes} bytes are less than a header")
-    try:
-        return native.Mapping(fd, nbytes, writable=writable)
-    except NativeError as error:
-        raise TransferFailed(f"the frame cannot be mapped: {error}") from error
-
-
-def _set_seal(memory: memoryview, word: int) -> None:
-    memory[layout.SEAL_OFFSET : layout.HEADER_BYTES].cast("Q")[0] = word  # one store of eight bytes
-
-
-def _previous_fills(memory: memoryview) -> int:
-    fixed = layout.FIXED.unpack_from(memory)
-    return int(fixed[6]) if fixed[0] == layout.MAGIC and fixed[1] == layout.FORMAT else 0
 
 
 def _copy_in(mapping: native.Mapping, plan: layout.Plan, state: State, threads: int) -> Sums:
     """Copy all tensors into their places and return their checksums in manifest order."""
     sums = np.zeros(len(plan.rows), "<u4")
-    base = _as_tensor(mapping)
+    base = as_tensor(mapping)
     pairs, places = [], []
     for place, (row, entry) in enumerate(zip(plan.rows, _in_order(state), strict=True)):
         tensor = entry.tensor
         if not row.nbytes:
             continue
-        if _is_plain(tensor):
+        if is_plain(tensor):
             pairs.append((mapping.address + row.offset, tensor.data_ptr(), row.nbytes))
             places.append(place)
         else:

@@ -236,6 +236,21 @@ def test_a_damaged_tensor_is_named_and_the_restored_state_is_torn(filled):
         frame.restore(memory.fd, training(seed=1))
 
 
+@pytest.mark.parametrize(
+    ("place", "part"),
+    [("manifest_offset", "a damaged manifest"), ("sums_offset", "damaged checksums of its parameters")],
+)
+def test_damaged_tables_are_found_before_anything_is_changed(filled, place, part):
+    _, memory = filled
+    memory.flip(getattr(frame.Frame(memory.fd)._header, place) + 1)
+    other = training(seed=1)
+    before = other.digest()
+    with pytest.raises(TransferFailed, match=part) as caught:
+        frame.restore(memory.fd, other)
+    assert not isinstance(caught.value, StateTorn)
+    assert other.digest() == before
+
+
 def test_a_damaged_tensor_with_other_strides_is_found_before_it_is_copied(filled):
     _, memory = filled
     memory.flip(row_of(memory.fd, "model.0.weight").offset)

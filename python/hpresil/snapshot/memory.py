@@ -1,0 +1,60 @@
+"""Memory files seen as tensors, and the seal word in them.
+
+A tensor over a mapping keeps the mapping open, so no view outlives its memory. Tensors over a
+read-only mapping look writable to torch; writing to one is a crash.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Any
+
+import torch
+
+from hpresil import native
+from hpresil.base.errors import NativeError, TransferFailed
+from hpresil.snapshot import layout
+
+
+def map_file(fd: int, *, writable: bool) -> native.Mapping:
+    """Map a whole memory file; TransferFailed if it cannot even hold a header."""
+    nbytes = os.fstat(fd).st_size
+    if nbytes < layout.HEADER_BYTES:
+        raise TransferFailed(f"the frame is truncated: {nbytes} bytes are less than a header")
+    try:
+        return native.Mapping(fd, nbytes, writable=writable)
+    except NativeError as error:
+        raise TransferFailed(f"the frame cannot be mapped: {error}") from error
+
+
+def as_tensor(mapping: native.Mapping) -> torch.Tensor:
+    """Return a mapping as a uint8 tensor; a read-only one too, about which torch would warn.
+
+    The tensor holds on to ``window``, which holds a view that keeps the mapping open.
+    """
+    window: Any = type("Window", (ctypes.Array,), {"_type_": ctypes.c_ubyte, "_length_": mapping.nbytes})
+    window = window.from_address(mapping.address)
+    window.keeps = memoryview(mapping)
+    return torch.frombuffer(window, dtype=torch.uint8)
+
+
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Whether the bytes of ``tensor`` lie in host memory in logical order."""
+    return (
+        tensor.device.type == "cpu"
+        and tensor.is_contiguous()
+        and not tensor.is_conj()
+        and not tensor.is_neg()
+    )
+
+
+def set_seal(memory: memoryview, word: int) -> None:
+    """Write the seal word in one store of eight bytes."""
+    memory[layout.SEAL_OFFSET : layout.HEADER_BYTES].cast("Q")[0] = word
+
+
+def previous_fills(memory: memoryview) -> int:
+    """Return how often this memory was filled, 0 if it never was."""
+    fixed = layout.FIXED.unpack_from(memory)
+    return int(fixed[6]) if fixed[0] == layout.MAGIC and fixed[1] == layout.FORMAT else 0
