@@ -3,7 +3,7 @@
 The first argument of each is the process's `Here`; arguments and results travel through a pipe.
 """
 
-import socket
+import os
 import time
 
 import torch
@@ -14,6 +14,7 @@ from hpresil.comm.exchange import broadcast_bytes, vote
 from hpresil.comm.group import parked
 from hpresil.comm.reduction import reduce
 from hpresil.comm.sockets import inodes, opened_since
+from hpresil.native import Page
 from reduction_case import BLOCK, digest, tensors
 
 
@@ -73,13 +74,13 @@ def build_here(here, rank, size, generation, page=False):
     if here.group is not None:
         assert here.group.close(2.0), parked()
     began = time.monotonic()
-    here.build(generation, rank, size, page=RecordingPage(here) if page else None)
+    here.build(generation, rank, size, page=own_page(here) if page else None)
     here.kept["sockets"] = before
     return time.monotonic() - began
 
 
 def reduce_here(here, case, carried):
-    """One reduction; returns its answer, or how it failed and how long after the interruption."""
+    """One reduction; returns its answer, or how it failed and at what monotonic time."""
     rank = here.group.rank
     out = [
         torch.zeros(case.blocks[0] * BLOCK),
@@ -102,7 +103,7 @@ def reduce_here(here, case, carried):
     except PeerLost as error:
         ended = time.monotonic()
         here.kept["lost_out"], here.kept["copies"] = out, [flat.clone() for flat in out]
-        return "lost", ended - (here.interrupted_at or ended), str(error), (error.rank, error.generation)
+        return "lost", ended, str(error), (error.rank, error.generation)
     return [digest(flat.numpy()) for flat in out], reduced.square_sum.hex(), reduced.stats.tolist()
 
 
@@ -120,9 +121,16 @@ def unchanged_here(here):
     return all(map(torch.equal, here.kept.pop("lost_out"), here.kept.pop("copies")))
 
 
-def told_here(here):
-    here.group.close(2.0)
-    return here.kept.pop("told")
+def own_page(here):
+    """Return this process's liveness page; its descriptor is in ``here.kept["page"]`` for the test."""
+    if "page" not in here.kept:
+        here.kept["page"] = Page.create()
+        here.kept["page"].hold()
+    return here.kept["page"]
+
+
+def page_here(here):
+    return os.getpid(), own_page(here).fd
 
 
 def stop_in_rendezvous(here, rank, size, generation, after):
@@ -137,15 +145,14 @@ def stop_in_rendezvous(here, rank, size, generation, after):
 def build_beside_a_stopped_one(here, rank, size, generation):
     """Build while somebody stops; a group that comes about fails in its first reduction instead."""
     here.tell("entered")
-    began = time.monotonic()
     try:
         here.build(generation, rank, size, timeout_s=10.0)
         here.tell("built")
         reduced = vote_quietly(here)
-        return reduced, time.monotonic() - here.interrupted_at
+        return reduced, time.monotonic()
     except PeerLost as error:
         here.tell("unbuilt")
-        return str(error), time.monotonic() - (here.interrupted_at or began), parked()
+        return str(error), time.monotonic(), parked()
 
 
 def vote_quietly(here):
@@ -155,17 +162,3 @@ def vote_quietly(here):
         here.group.close(2.0)
         return str(error)
     return "voted"
-
-
-class RecordingPage:
-    """Stands for the liveness page: keeps what it was told."""
-
-    def __init__(self, here):
-        self.told = here.kept.setdefault("told", [])
-
-    def arm_interrupt(self, generation, fds):
-        peers = [socket.socket(fileno=fd).detach() for fd in fds]
-        self.told.append(("arm", generation, len(peers)))
-
-    def disarm_interrupt(self):
-        self.told.append(("disarm",))

@@ -26,7 +26,6 @@ class Here:
         self._changed = threading.Condition()
         self.calls = queue.Queue()
         self.group = self.builder = None
-        self.interrupted_at = None
         self.stop_after_setting = None
         self.kept = {}
 
@@ -58,7 +57,6 @@ class Here:
     def build(self, generation, rank, size, timeout_s=10.0, page=None):
         from hpresil.comm.group import Builder
 
-        self.interrupted_at = None
         self.builder = Builder(
             self.store(generation, timeout_s),
             generation=generation,
@@ -83,7 +81,6 @@ class Here:
                     self._answers[message[1]] = message[2]
                     self._changed.notify_all()
             elif message[0] == "interrupt":
-                self.interrupted_at = time.monotonic()
                 self.builder.interrupt()
             else:
                 self.calls.put(message[1:])

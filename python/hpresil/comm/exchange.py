@@ -36,15 +36,19 @@ def vote(group: Group, wishes: int = 0) -> int:
 
 def gather(group: Group, values: torch.Tensor, tag: int, what: str) -> torch.Tensor:
     """Return the ``values`` (1-D, small, equal shapes) of all ranks as rows, in rank order."""
-    rows = torch.empty((group.size, values.numel()), dtype=values.dtype)
-    rows[group.rank] = values
     deadline = Deadline(group.operation_timeout_s, what)
-    works = []
-    for peer in others(group):
-        works.append(group.receive(rows[peer], peer, tag))
-        works.append(group.send(rows[group.rank], peer, tag))
+    rows, works = start_gather(group, values, tag)
     finish(group, works, deadline)
     return rows
+
+
+def start_gather(group: Group, values: torch.Tensor, tag: int) -> tuple[torch.Tensor, list[Any]]:
+    """Start a `gather`; the rows are complete once the works have been waited for."""
+    rows = torch.empty((group.size, values.numel()), dtype=values.dtype)
+    rows[group.rank] = values
+    works = [group.receive(rows[peer], peer, tag) for peer in others(group)]
+    works += [group.send(rows[group.rank], peer, tag) for peer in others(group)]
+    return rows, works
 
 
 def broadcast_bytes(group: Group, values: torch.Tensor, root: int) -> None:

@@ -15,7 +15,7 @@ from hpresil.comm.arithmetic import BLOCK, Doubles, Vector, add, copy, divide, s
 from hpresil.comm.schedule import Chunk, Schedule
 from hpresil.elastic.slots import Node
 
-TILE_BLOCKS = 4
+TILE_BLOCKS = 8  # 512 KiB of fp32
 
 
 class Folding:

@@ -28,7 +28,7 @@ import torch
 from hpresil.base.deadline import Deadline
 from hpresil.comm import staging
 from hpresil.comm.arithmetic import BLOCK, add, plain_arithmetic, square_sums, tree_sum, vector
-from hpresil.comm.exchange import SQUARES, STATS, broadcast_bytes, finish, gather, others, vote
+from hpresil.comm.exchange import SQUARES, STATS, broadcast_bytes, finish, others, start_gather, vote
 from hpresil.comm.folding import Folding
 from hpresil.comm.group import Group
 from hpresil.comm.schedule import Chunk, Schedule, owned, schedule
@@ -139,11 +139,13 @@ class _Exchange:
     def run(self, stats: torch.Tensor, scale_of: Callable[[torch.Tensor], float] | None) -> Reduced:
         """Do all of it."""
         own = self._plan.chunks[self._group.rank]
+        rows, works = start_gather(self._group, stats, STATS)
         for chunk in own[:WINDOW]:
             self._expect(chunk)
         self._send_parts()
         self._expect_results()
-        summed = self._sum_stats(stats)
+        finish(self._group, works, self._deadline)
+        summed = _add_rows(rows)
         if scale_of is not None:
             self._folding.divisor = scale_of(summed)
         for place, chunk in enumerate(own):
@@ -194,13 +196,6 @@ class _Exchange:
                 part = self._out[chunk.flat][chunk.elements]
                 self._works.append(self._group.receive(part, peer, self._plan.result_tag(chunk)))
 
-    def _sum_stats(self, stats: torch.Tensor) -> torch.Tensor:
-        rows = gather(self._group, stats, STATS, "the exchange of statistics")
-        total = rows[0].clone()
-        for row in rows[1:]:
-            add(vector(total), vector(total), vector(row))
-        return total
-
     def _fold(self, chunk: Chunk) -> None:
         """Wait for what others contribute to a chunk, and fold it."""
         arrived, parts, works = self._arriving.popleft()
@@ -231,6 +226,13 @@ class _Exchange:
         buffer = staging.take(self._plan.chunk_blocks * BLOCK, like.dtype, like.device)
         self._buffers.append(buffer)
         return buffer
+
+
+def _add_rows(rows: torch.Tensor) -> torch.Tensor:
+    total = rows[0].clone()
+    for row in rows[1:]:
+        add(vector(total), vector(total), vector(row))
+    return total
 
 
 def _check(
