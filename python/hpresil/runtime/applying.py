@@ -10,11 +10,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from hpresil.base import failpoints
 from hpresil.base.errors import NonFiniteLoss, UsageError
-from hpresil.comm.arithmetic import BLOCK, square_sums, tree_sum
+from hpresil.comm.arithmetic import BLOCK, square_sums, tree_sum, vector
 from hpresil.runtime.streams import OUTSIDE, set_generators
 from hpresil.runtime.trainer import Trainer
 
@@ -91,9 +92,9 @@ class Applier:
 
 def square_sum(flats: Sequence[torch.Tensor], norm_blocks: Sequence[int]) -> float:
     """Return the canonical sum of squares of whole flat buffers, as the reduction computes it."""
-    sums = torch.zeros(sum(norm_blocks), dtype=torch.float64, device=flats[0].device)
+    sums = np.zeros(sum(norm_blocks))
     begin = 0
     for flat, blocks in zip(flats, norm_blocks, strict=True):
-        square_sums(flat[: blocks * BLOCK], sums[begin : begin + blocks])
+        square_sums(vector(flat[: blocks * BLOCK]), sums[begin : begin + blocks])
         begin += blocks
-    return tree_sum(sums.cpu())
+    return tree_sum(sums)
