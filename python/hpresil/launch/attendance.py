@@ -6,7 +6,7 @@ job's."""
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from hpresil.membership import messages as m
 from hpresil.membership.client import Client
 from hpresil.native import Page
 
-log = logging.getLogger(__name__)
+RESTART_DELAY_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +68,19 @@ class Attendance:
         self.conversation: Conversation
 
     def start(self, message: m.StartWorker) -> None:
-        """Start a process, as the coordinator says."""
+        """Start a process, as the coordinator says; one in place of a lost worker a little later.
+
+        A new interpreter takes processor time and this event loop, which the recovery needs now.
+        """
+        if message.worker < self._job.workers + self._job.spares:
+            self._start(message)
+        else:
+            self._restarts += 1
+            asyncio.get_running_loop().call_later(RESTART_DELAY_S, self._start, message)
+
+    def _start(self, message: m.StartWorker) -> None:
         if self._over():
             return
-        self._restarts += message.worker >= self._job.workers + self._job.spares
         log_file = self._premises.log_dir / f"worker-{message.worker}.log"
         start = Start(
             worker=message.worker,

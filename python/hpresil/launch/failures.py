@@ -71,13 +71,13 @@ class Failures:
         error = _read_error(worker.error_file) if own else {}
         if not own:
             said = why or ending_words(gone)
-            self._terminal.say(f"{name} lost at {place}: {said}")
+            self._terminal.say(f"{name} lost ({place}): {said}")
             return
         what = f"{error['type']}: {error['message']}" if error else ending_words(gone)
         key = (error.get("type", ending_words(gone)), error.get("message", ""))
         self._shown_workers.add(worker.id)
         if key in self._shown:
-            self._terminal.say(f"{name} failed too at {place}: {_short(what)}")
+            self._terminal.say(f"{name} failed too ({place}): {_short(what)}")
             return
         self._shown.add(key)
         lines = (
@@ -98,7 +98,7 @@ class Failures:
         """Tell of an exception that may be absorbed."""
         place = place_words(message.step, message.slot)
         after = "; it runs once more" if message.retry else ""
-        self._terminal.say(f"{self._picture.name(worker)} raised at {place}: {_short(message.error)}{after}")
+        self._terminal.say(f"{self._picture.name(worker)} raised ({place}): {_short(message.error)}{after}")
 
     def job_ended(self, ended: m.JobEnded, run_dir: Path) -> None:
         """Tell how the job ended."""

@@ -195,6 +195,8 @@ def misbehave(kind: str, puppet: Puppet) -> None:
             ctypes.string_at(0)
         case "sleep":
             time.sleep(60)
+        case "nap":
+            time.sleep(1)
         case "garbage":
             puppet.channel._sock.send(b"\x00\x00\x00\x04junk")
         case "all":  # every worker at once
