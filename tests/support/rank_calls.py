@@ -162,3 +162,12 @@ def vote_quietly(here):
         here.group.close(2.0)
         return str(error)
     return "voted"
+
+
+def build_and_vote(here, rank, size, generation):
+    """Return how the group was lost: while it was built, or in its first operation."""
+    try:
+        here.build(generation, rank, size, page=own_page(here))
+    except PeerLost as error:
+        return str(error)
+    return vote_quietly(here)

@@ -16,6 +16,7 @@ from hpresil.comm.store import GenerationStore
 from hpresil.elastic.slots import regular
 from hpresil.native import Page
 from rank_calls import (
+    build_and_vote,
     build_beside_a_stopped_one,
     build_here,
     close_here,
@@ -161,12 +162,11 @@ def test_a_group_of_a_generation_that_is_over_already_ends_at_once(pool):
     pages = pool.run(page_here, [{}] * 2)
     generation = pool.generation()
     raise_generation(*pages[0], pool.generation())
-    each = [{"rank": r, "size": 2, "generation": generation, "page": True} for r in range(2)]
-    pool.run(build_here, each)
-    for number in range(2):
-        pool.start(number, reduce_here, case=CASE, carried=regular(CASE.slots, 2))
-        assert pool.hear(number) == ("entered",)
-    assert [pool.result(number)[0] for number in range(2)] == ["lost", "lost"]
+    for rank in range(2):
+        pool.start(rank, build_and_vote, rank=rank, size=2, generation=generation)
+    for rank in range(2):
+        said = pool.result(rank)
+        assert f"rank {rank} of generation {generation}" in said, said
     assert check_survivors_repeat_the_step(pool, 2) < PROMPT_S
 
 
