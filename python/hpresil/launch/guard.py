@@ -68,9 +68,9 @@ class Guard:
         assert process.stdin is not None
         try:
             process.stdin.write(b"x\n")
-            process.stdin.close()
         except OSError:
-            pass
+            pass  # it died
+        process.stdin.close()
         try:
             process.wait(EXIT_WAIT_S)
         except subprocess.TimeoutExpired:

@@ -1,0 +1,61 @@
+from pathlib import Path
+
+from hpresil.launch.job import Job
+from hpresil.launch.worker_environment import Place, command, environment
+
+
+def place(**more):
+    values = {"worker": 5, "index": 2, "restarts": 1, "page_fd": 9, "arena_fds": (7, 8), "master_port": 29500}
+    values |= {"socket": Path("/s/agent"), "run_dir": Path("/r"), "log_dir": Path("/r/logs"), "resume": None}
+    return Place(**(values | more))
+
+
+def job(**more):
+    return Job(command=("train.py", "--lr", "1"), workers=3, run_id="abc", role="trainer", **more)
+
+
+def test_a_worker_gets_torchruns_variables_and_ours():
+    env = environment(job(settings={"HPRESIL_SLOTS": "16"}), place(), {"PATH": "/bin"})
+    expected = {
+        "PATH": "/bin",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONHASHSEED": "0",
+        "RANK": "2",
+        "LOCAL_RANK": "2",
+        "WORLD_SIZE": "3",
+        "LOCAL_WORLD_SIZE": "3",
+        "GROUP_RANK": "0",
+        "GROUP_WORLD_SIZE": "1",
+        "ROLE_RANK": "2",
+        "ROLE_WORLD_SIZE": "3",
+        "ROLE_NAME": "trainer",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "29500",
+        "TORCHELASTIC_RUN_ID": "abc",
+        "TORCHELASTIC_RESTART_COUNT": "1",
+        "TORCHELASTIC_MAX_RESTARTS": "16",
+        "HPRESIL_SLOTS": "16",
+        "HPRESIL_SOCKET": "/s/agent",
+        "HPRESIL_PAGE_FD": "9",
+        "HPRESIL_ARENA_FDS": "7,8",
+        "HPRESIL_WORKER": "5",
+        "HPRESIL_RUN_DIR": "/r",
+        "HPRESIL_LOG_DIR": "/r/logs",
+    }
+    assert {name: value for name, value in env.items() if name != "HPRESIL_AGENT_PID"} == expected
+
+
+def test_what_the_user_set_stays():
+    env = environment(job(), place(), {"OMP_NUM_THREADS": "4", "PYTHONHASHSEED": "7"})
+    assert (env["OMP_NUM_THREADS"], env["PYTHONHASHSEED"]) == ("4", "7")
+
+
+def test_a_resume_is_named_and_an_inherited_one_is_not_believed():
+    assert "HPRESIL_RESUME" not in environment(job(), place(), {"HPRESIL_RESUME": "/old"})
+    assert environment(job(), place(resume=Path("/c/step-1")), {})["HPRESIL_RESUME"] == "/c/step-1"
+
+
+def test_the_command_is_the_interpreter_with_the_shim():
+    words = command(job(kind="module"))
+    assert words[1:3] == ["-u", "-c"]
+    assert words[4:] == ["module", "train.py", "--lr", "1"]
