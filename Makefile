@@ -6,9 +6,9 @@
 # Needs Python 3.11 or newer with its headers, g++ and make; CMake and Ninja come from the package index.
 #   PYTHON=/path/to/python3     the interpreter of .venv
 #   HPRESIL_CUDA=OFF            builds without CUDA although nvcc is there
-#   TORCH_INDEX=URL             the package index torch is taken from; default: PyTorch's index of CPU
-#                               builds if it answers, since the default index serves builds of several
-#                               GB; empty: the configured index alone
+#   TORCH_INDEX=URL             a package index added for torch; default: PyTorch's index of CPU builds unless
+#                               pip would take a CPU build anyway, since the default index serves builds
+#                               of several GB; empty: none is added
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
