@@ -20,7 +20,7 @@ bool ended(std::uint32_t life) { return (life & FUTEX_OWNER_DIED) != 0; }
 }  // namespace
 
 DeathWatch::DeathWatch(std::shared_ptr<Page> page)
-    : page_(std::move(page)), event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+    : page_(std::move(page)), event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)), creator_(getpid()) {
   if (event_.get() < 0) {
     fail_errno("creating an eventfd", errno);
   }
@@ -54,9 +54,12 @@ std::string DeathWatch::reason() const {
 }
 
 void DeathWatch::close() {
-  closing_.store(true);
-  wake_all(page_->layout().life);
+  if (thread_.joinable() && getpid() != creator_) {
+    thread_.detach();
+  }
   if (thread_.joinable()) {
+    closing_.store(true);
+    wake_all(page_->layout().life);
     thread_.join();
   }
   event_.close();

@@ -30,7 +30,8 @@ class DeathWatch {
   // Monotonic time at which this watch saw the end, 0 before.
   [[nodiscard]] std::int64_t noticed_ns() const { return noticed_ns_.load(); }
 
-  // Ends the thread within a slice. The page may still be held. Idempotent.
+  // Ends the thread within a slice. The page may still be held. Idempotent. A forked child has no such
+  // thread and only closes its descriptor.
   void close();
 
  private:
@@ -38,6 +39,7 @@ class DeathWatch {
 
   std::shared_ptr<Page> page_;
   Fd event_;
+  pid_t creator_;
   std::atomic<bool> closing_{false};
   std::atomic<std::int64_t> noticed_ns_{0};
   std::thread thread_;

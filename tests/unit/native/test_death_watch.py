@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import select
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -136,3 +138,16 @@ def test_a_watch_closes_on_a_page_that_nobody_holds() -> None:
         assert watch.reason() is None
         begun = time.monotonic()
     assert time.monotonic() - begun < 1.0
+
+
+def test_a_forked_child_can_end_although_it_has_no_watching_thread() -> None:
+    program = (
+        "import os, sys\n"
+        "from hpresil import native\n"
+        "watch = native.DeathWatch(native.Page.create())\n"
+        "child = os.fork()\n"
+        "if child == 0: sys.exit(3)\n"
+        "_, status = os.waitpid(child, 0)\n"
+        "sys.exit(os.waitstatus_to_exitcode(status) + 4)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=30).returncode == 7
