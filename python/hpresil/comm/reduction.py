@@ -162,6 +162,8 @@ class _Exchange:
     def release(self) -> None:
         """Give the buffers back; first destroy the works that could still write to them."""
         self._works.clear()
+        for _, _, works in self._arriving:
+            works.clear()
         self._arriving.clear()
         for buffer in self._buffers:
             staging.give(buffer)
@@ -170,13 +172,13 @@ class _Exchange:
     def _expect(self, chunk: Chunk) -> None:
         """Start to receive what others contribute to a chunk of ours."""
         parts: dict[Node, torch.Tensor] = {}
-        works = []
+        works: list[Any] = []
+        self._arriving.append((chunk, parts, works))  # first, so that `release` knows every work
         for peer in others(self._group):
             for node in self._plan.nodes[peer]:
                 parts[node] = self._buffer(chunk)
                 place = parts[node][: chunk.blocks * BLOCK]
                 works.append(self._group.receive(place, peer, self._plan.part_tag(chunk, node)))
-        self._arriving.append((chunk, parts, works))
 
     def _send_parts(self) -> None:
         """Start to send our nodes, every owner's first chunk first."""
