@@ -1,4 +1,7 @@
-"""The demo from beginning to end: corpus, the run with faults, the same undisturbed, the verdicts."""
+"""The demo from beginning to end: corpus, the run with faults, the same undisturbed, the verdicts.
+
+The demo trains nothing itself, so torch is not imported before the last job runs.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ from rich.console import Console
 
 from hpresil.base.deadline import Deadline
 from hpresil.base.errors import JobStopped
-from hpresil.data.tokens import TokenDataset
 from hpresil.recipes.corpus import build_corpus
 from hpresil.recipes.demo.conductor import Act, Conductor, Part, Script
 from hpresil.recipes.demo.happenings import happening
@@ -57,7 +59,7 @@ def show(directory: Path, script: Script, console: Console) -> Result:
         JobStopped: a job could not be started, or ended before its time.
         DataError: the corpus cannot be built.
     """
-    samples = _corpus(directory, console)
+    _corpus(directory, console)
     with screen(console, f"{script.workers} workers, 1 spare, faults") as shown:
         conductor, events = _with_faults(directory, script, shown)
     steps = 1 + max((event["step"] for event in events if event["event"] == "StepCommitted"), default=-1)
@@ -65,32 +67,35 @@ def show(directory: Path, script: Script, console: Console) -> Result:
         raise JobStopped(f"the job with faults committed no step; see {directory / 'faults.log'}")
     with screen(console, f"the same {steps} steps, 1 worker, undisturbed") as shown:
         _undisturbed(directory, steps, shown)
-    record = directory / "faults.jsonl"
-    verdicts = {
-        "bit_identical": bit_identical(record, directory / "undisturbed.jsonl"),
-        "exactly_once": exactly_once(record, replace(BATCHES, samples=samples), steps=steps),
-    }
     rows = fault_rows(
         recoveries(events, dict(conductor.faults.values())),
         {kind: worker for kind, (worker, _) in conductor.faults.items()},
     )
     problems = [conductor.problem] if conductor.problem else []
     problems += [f"there was no recovery of kind {kind!r}" for kind in missing(rows)]
-    return Result(verdicts, rows, problems)
+    return Result(_verdicts(directory, steps), rows, problems)
 
 
-def _corpus(directory: Path, console: Console) -> int:
-    """Build the corpus and return how many samples it has."""
+def _verdicts(directory: Path, steps: int) -> dict[str, Verdict]:
+    from hpresil.data.tokens import TokenDataset
+
+    record = directory / "faults.jsonl"
+    batches = replace(BATCHES, samples=len(TokenDataset(directory / "corpus.tokens", seq_len=SEQ_LEN)))
+    return {
+        "bit_identical": bit_identical(record, directory / "undisturbed.jsonl"),
+        "exactly_once": exactly_once(record, batches, steps=steps),
+    }
+
+
+def _corpus(directory: Path, console: Console) -> None:
     started = time.monotonic()
     built = build_corpus(directory / "corpus.tokens")
-    samples = len(TokenDataset(built.path, seq_len=SEQ_LEN))
     console.print(
         f"corpus: the source code of Python's standard library, {built.files:,} files, "
         f"{built.header.tokens:,} byte tokens, built in {time.monotonic() - started:.1f} s",
         highlight=False,
         soft_wrap=True,
     )
-    return samples
 
 
 def _arguments(directory: Path, name: str, workers: int, spares: int) -> list[str]:
@@ -166,6 +171,8 @@ def _undisturbed(directory: Path, steps: int, shown: Screen) -> None:
     deadline = Deadline(UNDISTURBED_TIMEOUT_S, "the end of the undisturbed run")
     output = directory / "undisturbed.log"
     with Job(arguments, run_dir=directory / "undisturbed", output=output) as job:
+        from hpresil.data import tokens  # noqa: F401  (imports torch: now, while a core is idle)
+
         while True:
             ended = job.status() is not None
             for event in job.events():

@@ -1,7 +1,7 @@
 """Judges a run with faults: is it bit for bit the undisturbed one, and was each sample used once.
 
 Both verdicts are made from the records alone, and the second from the data order as a pure function,
-so neither trusts what the run says about itself.
+so neither trusts what the run says about itself. Torch is imported only when a data order is needed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpresil.base.errors import DataError
-from hpresil.data.source import digest, expected_ids
 from hpresil.telemetry.record import compare, read
 
 
@@ -34,6 +33,8 @@ class Batches:
 
     def digest(self, step: int) -> str:
         """Return the digest of the samples of ``step``, from the data order."""
+        from hpresil.data.source import digest, expected_ids
+
         return digest(
             [
                 expected_ids(
