@@ -79,7 +79,7 @@ def markdown(result: dict[str, Any]) -> str:
         "# Recovery latency",
         "",
         f"50.4 M parameters, Adam, 604 MB of state, 2 workers and 1 spare; SIGKILL of rank 1 at step "
-        f"{setup['kill_step']} ({setup['kill_at']}), {setup['resident_gib']:g} GiB more in that worker.",
+        f"{setup['kill_step']} ({setup['kill_at']}), {setup['resident']:g} GiB more in that worker.",
         f"Medians of {setup['repeats']} runs, plain DDP and hpresil taking turns.",
         "",
         f"* {result['date']}, commit {result['commit']}",
@@ -123,5 +123,5 @@ def markdown(result: dict[str, Any]) -> str:
 
 def _quietness(loads: Sequence[float], cores: int) -> str:
     if max(loads) > cores / 2:
-        return "**the machine was shared and busy: ratios say more than milliseconds, and both are noisy**"
+        return "**the machine was shared and busy: only the processor time can be compared, not the rest**"
     return "the machine was quiet"

@@ -12,7 +12,6 @@ Results go to ``bench/results/``: everything as JSON, the medians as a Markdown 
 
 import argparse
 import os
-import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -38,13 +37,14 @@ def main() -> int:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hpresil-bench-") as scratch:
         runs = [measure(args, (args.keep or Path(scratch)) / str(n)) for n in range(args.repeats)]
-    setup = {name: getattr(args, name) for name in ("repeats", "steps", "kill_step", "kill_at")}
+    setup = {name: getattr(args, name) for name in ("repeats", "steps", "kill_step", "kill_at", "resident")}
     result = {
         "date": report.today(),
         "commit": report.commit(contenders.ROOT),
         "machine": report.machine(),
-        "command": "bench/recovery/run.py " + shlex.join(sys.argv[1:]),
-        "setup": {**setup, "resident_gib": args.resident},
+        "command": "bench/recovery/run.py "
+        + " ".join(f"--{k.replace('_', '-')} {v}" for k, v in setup.items()),
+        "setup": setup,
         "medians": {who: report.medians([run[who] for run in runs]) for who in ("ddp", "hpresil")},
         "runs": runs,
     }
