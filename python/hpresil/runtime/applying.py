@@ -10,12 +10,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from hpresil.base import failpoints
 from hpresil.base.errors import NonFiniteLoss, UsageError
-from hpresil.comm.arithmetic import BLOCK, square_sums, tree_sum, vector
+from hpresil.comm.reduction import square_sum
 from hpresil.runtime.streams import OUTSIDE, set_generators
 from hpresil.runtime.trainer import Trainer
 
@@ -88,13 +87,3 @@ class Applier:
         grads = [p.grad for _, p in self._trainer.tracked.parameters if p.grad is not None]
         if factor < 1.0 and grads:
             torch._foreach_mul_(grads, factor)
-
-
-def square_sum(flats: Sequence[torch.Tensor], norm_blocks: Sequence[int]) -> float:
-    """Return the canonical sum of squares of whole flat buffers, as the reduction computes it."""
-    sums = np.zeros(sum(norm_blocks))
-    begin = 0
-    for flat, blocks in zip(flats, norm_blocks, strict=True):
-        square_sums(vector(flat[: blocks * BLOCK]), sums[begin : begin + blocks])
-        begin += blocks
-    return tree_sum(sums)
