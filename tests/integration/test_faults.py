@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import job
 
 SCRIPT = "train_small.py"
 STEPS = 10
+Start = Callable[..., subprocess.Popen[str]]
 FIELDS = ("step", "loss", "grad_norm", "state", "samples")
 
 
@@ -35,18 +36,29 @@ def fault(point: str, action: str, **where: Any) -> dict[str, Any]:
     return {"id": "fault", "point": point, "action": action, **where}
 
 
-def start(
-    directory: Path, *args: object, nproc: int, faults: list[dict[str, Any]] | None = None
-) -> subprocess.Popen[str]:
-    directory.mkdir(parents=True, exist_ok=True)
-    return subprocess.Popen(
-        job.arguments(directory, SCRIPT, *args, nproc=nproc),
-        env=job.environment(directory, faults),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start jobs in the background, and end those that a failed test leaves running."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*args: object, nproc: int, faults: list[dict[str, Any]] | None = None) -> subprocess.Popen[str]:
+        directory = tmp_path / "j"
+        directory.mkdir()
+        process = subprocess.Popen(
+            job.arguments(directory, SCRIPT, *args, nproc=nproc),
+            env=job.environment(directory, faults),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()  # the guardian ends what the agent leaves
+        process.communicate(timeout=20)
 
 
 def wait_for_record(
@@ -98,10 +110,10 @@ def test_a_hung_worker_is_killed_and_the_group_shrinks(undisturbed: list[Any], t
     assert lines(done.record) == undisturbed
 
 
-def test_a_worker_that_was_lost_comes_back_and_the_group_grows(tmp_path: Path) -> None:
+def test_a_worker_that_was_lost_comes_back_and_the_group_grows(start: Start, tmp_path: Path) -> None:
     directory = tmp_path / "j"
     faults = [fault("slot.begin", "kill", rank=1, step=4)]
-    process = start(directory, "--steps", 10_000, "--sleep", 0.05, nproc=2, faults=faults)
+    process = start("--steps", 10_000, "--sleep", 0.05, nproc=2, faults=faults)
     sizes = wait_for_record(directory, lambda record: sizes_of(record) == [2, 1, 2])
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
@@ -301,18 +313,20 @@ def test_all_state_lost_is_an_error_that_names_it(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ the agent and the job
 
 
-def test_a_killed_agent_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_killed_agent_leaves_nothing_behind(start: Start, tmp_path: Path) -> None:
     directory = tmp_path / "j"
-    process = start(directory, "--steps", 10_000, nproc=2)
+    process = start("--steps", 10_000, nproc=2)
     wait_for_record(directory, lambda record: len(record) > 3)
     os.kill(json.loads((directory / "agent.json").read_text())["pid"], signal.SIGKILL)
     process.communicate(timeout=20)
     job.assert_nothing_left(directory)
 
 
-def test_the_first_signal_drains_and_a_resume_goes_on(undisturbed: list[Any], tmp_path: Path) -> None:
+def test_the_first_signal_drains_and_a_resume_goes_on(
+    start: Start, undisturbed: list[Any], tmp_path: Path
+) -> None:
     directory = tmp_path / "j"
-    process = start(directory, "--steps", STEPS, "--sleep", 0.2, nproc=2)
+    process = start("--steps", STEPS, "--sleep", 0.2, nproc=2)
     wait_for_record(directory, lambda record: len(record) > 2)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=30)
@@ -325,9 +339,9 @@ def test_the_first_signal_drains_and_a_resume_goes_on(undisturbed: list[Any], tm
     assert lines(again.record) == undisturbed
 
 
-def test_the_second_signal_kills(tmp_path: Path) -> None:
+def test_the_second_signal_kills(start: Start, tmp_path: Path) -> None:
     directory = tmp_path / "j"
-    process = start(directory, "--steps", 10_000, "--sleep", 5, nproc=2)
+    process = start("--steps", 10_000, "--sleep", 5, nproc=2)
     end = time.monotonic() + 60
     while (
         not (directory / "events.jsonl").exists()
