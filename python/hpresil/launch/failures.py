@@ -73,21 +73,20 @@ class Failures:
             said = why or ending_words(gone)
             self._terminal.say(f"{name} lost ({place}): {said}")
             return
-        what = f"{error['type']}: {error['message']}" if error else ending_words(gone)
-        key = (error.get("type", ending_words(gone)), error.get("message", ""))
+        words = ending_words(gone)
+        key = (error.get("type", words), error.get("message", ""))
         self._shown_workers.add(worker.id)
         if key in self._shown:
-            self._terminal.say(f"{name} failed too ({place}): {_short(what)}")
+            self._terminal.say(f"{name} failed too ({place}), in the same way")
             return
         self._shown.add(key)
-        lines = (
-            ("who", f"{name}, process {worker.pid}"),
-            ("where", place),
-            ("what", _short(what)),
-            ("log", str(worker.log)),
-        )
+        lines = [("who", f"{name}, process {worker.pid}"), ("where", place)]
+        if not error:  # else the last line of the traceback says it
+            lines.append(("what", words))
+        lines.append(("log", str(worker.log)))
         tail = last_lines(worker.log)
-        self._terminal.show(Box(f"worker {worker.id} failed", lines, error.get("traceback", ""), tail))
+        title = f"worker {worker.id} failed"
+        self._terminal.show(Box(title, tuple(lines), error.get("traceback", ""), tail))
 
     def _is_own(self, worker: WorkerProcess, gone: Gone) -> bool:
         if gone.reason == "exited":  # a script that ends before its loop just ends
