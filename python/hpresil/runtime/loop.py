@@ -16,6 +16,7 @@ from hpresil.membership import messages as m
 from hpresil.runtime import step_machine as sm
 from hpresil.runtime.engine import BEAT_S
 from hpresil.runtime.failure import Failures
+from hpresil.runtime.frames import Frames
 from hpresil.runtime.serving import Server
 from hpresil.runtime.step import DryStep, Step
 from hpresil.runtime.trainer import Trainer
@@ -31,13 +32,13 @@ class Loop:
         server: Server,
         *,
         facts: dict[str, str],
-        arenas: tuple[int, ...],
+        frames: Frames,
         resume: str | None,
     ) -> None:
         self._trainer, self._server = trainer, server
         self._engine = trainer.engine
         self._failures = Failures(trainer)
-        self._facts, self._arenas, self._resume = facts, arenas, resume
+        self._facts, self._frames, self._resume = facts, frames, resume
         self._rehearsed = False
         self._said_finished = -1
 
@@ -49,6 +50,7 @@ class Loop:
             SystemExit: (0) The job was drained, or this worker was a spare to the end.
         """
         self._join()
+        announcements = 2
         while True:
             turn = self._turn(total)
             if turn == "end":
@@ -58,7 +60,9 @@ class Loop:
             elif turn == "copy":
                 self._copy_state()
             else:
-                if self._engine.state.version == 0 or self._said_finished < 0:
+                if announcements:
+                    # Optimizer state appears with the first commit: the second look is the one that lasts.
+                    announcements -= 1
                     self._server.announce()
                 yield Step(self._trainer, self._failures, self._engine.state.version)
         self._leave()
@@ -131,6 +135,7 @@ class Loop:
             self._trainer.drop_open_slot()
             self._trainer.gradients.reset()
             self._trainer.numbers.clear()
+        self._server.announce()
         self._engine.stamp("standby")
         self._engine.send(m.Ready(facts=self._facts, version=-1, pristine=False))
 
@@ -170,7 +175,7 @@ class Loop:
 
     def _install(self, ready: m.StateReady) -> int:
         _, nbytes = frame.restore(
-            self._arenas[ready.frame],
+            self._frames.mapped(ready.frame),
             self._trainer.tracked,
             version=ready.version,
             threads=self._server.threads,

@@ -17,6 +17,7 @@ from hpresil.runtime import environment
 from hpresil.runtime.buffers import Buffers
 from hpresil.runtime.engine import Engine
 from hpresil.runtime.facts import facts_of
+from hpresil.runtime.frames import Frames
 from hpresil.runtime.gradients import Gradients, Layout
 from hpresil.runtime.link import AgentLink, Link, SoloLink
 from hpresil.runtime.loop import Loop
@@ -162,9 +163,10 @@ class Run:
             engine=engine, tracked=tracked, gradients=gradients, buffers=buffers, device=self._device
         )
         facts = facts_of(config, self._device, tracked.facts())
+        frames = Frames(place.arenas)
         identity = {name: value for name, value in facts.items() if name.startswith(("config.", "state."))}
-        self._server = server = Server(engine, tracked, buffers, list(place.arenas), identity)
-        loop = Loop(trainer, server, facts=facts, arenas=place.arenas, resume=place.resume)
+        self._server = server = Server(engine, tracked, buffers, frames, identity)
+        loop = Loop(trainer, server, facts=facts, frames=frames, resume=place.resume)
         self._link.start(engine.handle, engine.connection_lost)
         for step in loop.steps(total):
             self._call_writers()

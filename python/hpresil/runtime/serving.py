@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
+from contextlib import suppress
 from dataclasses import replace
 
 from hpresil.base import failpoints
@@ -17,22 +18,23 @@ from hpresil.checkpoint import saved
 from hpresil.membership.messages import Footprint, Save, Saved, Serve, Served, ServeFailed
 from hpresil.runtime.buffers import Buffers
 from hpresil.runtime.engine import Engine
+from hpresil.runtime.frames import Frames
 from hpresil.snapshot import frame
 from hpresil.snapshot.state import State
 from hpresil.snapshot.tracked import Tracked
 
 
 class Server:
-    """Serves and saves; `arenas` are the agent's frame memories (empty without a launcher)."""
+    """Serves and saves; `frames` are the agent's memory (none without a launcher)."""
 
     def __init__(
-        self, engine: Engine, tracked: Tracked, buffers: Buffers, arenas: list[int], identity: dict[str, str]
+        self, engine: Engine, tracked: Tracked, buffers: Buffers, frames: Frames, identity: dict[str, str]
     ) -> None:
         self._engine, self._tracked, self._buffers = engine, tracked, buffers
-        self._arenas, self._identity = arenas, identity
+        self._frames, self._identity = frames, identity
         self.threads = engine.config.copy_threads or max(1, min(8, (os.cpu_count() or 2) // 2))
         self._announced = 0
-        self._requests: queue.SimpleQueue[Serve | Save | None] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[Serve | Save | Footprint | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="hpresil-serve", daemon=True)
         self._thread.start()
         engine.on_copy = self._requests.put
@@ -53,18 +55,25 @@ class Server:
         return replace(state, tensors=tensors)
 
     def announce(self) -> None:
-        """Tell the agent how large a frame must be, when that changed."""
-        if not self._arenas:
+        """Tell the agent how large a frame must be, when that changed, and map the frames ahead of use.
+
+        Costs a walk over the whole state: call it when its layout may have changed, not at every step.
+        """
+        if not len(self._frames):
             return
         nbytes = frame.size(self.committed_state())
         if nbytes > self._announced:
             self._announced = nbytes + nbytes // 64  # counters and schedules grow by a few digits
-            self._engine.send(Footprint(frame_bytes=self._announced))
+            self._engine.send(footprint := Footprint(frame_bytes=self._announced))
+            self._requests.put(footprint)
 
     def _run(self) -> None:
         while (request := self._requests.get()) is not None:
             if isinstance(request, Serve):
                 self._serve(request)
+            elif isinstance(request, Footprint):
+                with suppress(OSError):  # too little memory is an error when a copy needs it
+                    self._frames.warm(request.frame_bytes)
             else:
                 self._save(request)
 
@@ -78,9 +87,8 @@ class Server:
                         f"worker {engine.worker} holds version {engine.state.version}, not {request.version}"
                     )
                 state = self.committed_state()
-                make_room(self._arenas[request.frame], frame.size(state))
                 nbytes = frame.fill(
-                    self._arenas[request.frame],
+                    self._frames.mapped(request.frame, frame.size(state)),
                     state,
                     version=request.version,
                     generation=request.generation,
@@ -118,11 +126,3 @@ class Server:
             engine.send(Saved(version=version, path="", error=str(error)))
             return
         engine.send(Saved(version=version, path=str(path)))
-
-
-def make_room(fd: int, nbytes: int) -> None:
-    """Grow a memory file that is smaller than ``nbytes``; it cannot shrink."""
-    have = os.fstat(fd).st_size
-    if have < nbytes:
-        os.ftruncate(fd, nbytes)
-        os.posix_fallocate(fd, have, nbytes - have)
