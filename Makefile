@@ -1,7 +1,7 @@
 # make demo    sets up .venv, builds the native core, runs the main job, prints its verdict
 # make test    the same set-up, then linters, types and all tests
 # make lint    linters and types alone        make native   builds the native core again after a change
-# make clean   removes .venv and everything that was built
+# make tidy    clang-tidy over the native core  make clean    removes .venv and everything that was built
 #
 # Needs Python 3.11 or newer with its headers, g++ and make; CMake and Ninja come from the package index.
 #   PYTHON=/path/to/python3     the interpreter of .venv
@@ -13,7 +13,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := test
-.PHONY: demo test lint native clean
+.PHONY: demo test lint tidy native clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -35,6 +35,11 @@ lint: $(NATIVE)
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
 	$(BIN)/mypy
+
+# Slower, and a download of its own, so not part of `make test`.
+tidy: $(NATIVE)
+	$(BIN)/pip install --quiet --constraint constraints.txt clang-tidy
+	$(BIN)/clang-tidy --quiet --extra-arg=-Wno-ignored-gch -p build/native $$(find csrc -name '*.cpp')
 
 native: $(NATIVE)
 

@@ -30,6 +30,18 @@ bool runs(CpuLevel level) {
 #endif
 }
 
+CpuLevel known_level(const std::string& name) {
+  for (const CpuLevel level : kLevels) {
+    if (name == name_of(level)) {
+      if (!runs(level)) {
+        fail("this CPU cannot run level " + name + "; its best is " + name_of(best_cpu_level()));
+      }
+      return level;
+    }
+  }
+  fail("unknown CPU level '" + name + "'; known: portable, sse4.2, avx2, avx512");
+}
+
 }  // namespace
 
 std::vector<CpuLevel> runnable_cpu_levels() {
@@ -51,7 +63,7 @@ CpuLevel cpu_level() {
   static const CpuLevel chosen = [] {
     const char* wanted = std::getenv("HPRESIL_CPU_LEVEL");
     const bool given = wanted != nullptr && *wanted != '\0';
-    return given ? cpu_level_named(wanted) : best_cpu_level();
+    return given ? known_level(wanted) : best_cpu_level();
   }();
   return chosen;
 }
@@ -70,19 +82,6 @@ const char* name_of(CpuLevel level) {
   return "?";
 }
 
-CpuLevel cpu_level_named(const std::string& name) {
-  if (name.empty()) {
-    return cpu_level();
-  }
-  for (const CpuLevel level : kLevels) {
-    if (name == name_of(level)) {
-      if (!runs(level)) {
-        fail("this CPU cannot run level " + name + "; its best is " + name_of(best_cpu_level()));
-      }
-      return level;
-    }
-  }
-  fail("unknown CPU level '" + name + "'; known: portable, sse4.2, avx2, avx512");
-}
+CpuLevel cpu_level_named(const std::string& name) { return name.empty() ? cpu_level() : known_level(name); }
 
 }  // namespace hpresil

@@ -22,7 +22,7 @@ struct PyPage {
   std::shared_ptr<Page> page;
   std::shared_ptr<Holder> holder;
 
-  Holder& held() const {
+  [[nodiscard]] Holder& held() const {
     expects(holder != nullptr, "this page is not held by this process: call hold() first");
     return *holder;
   }

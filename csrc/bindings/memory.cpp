@@ -23,7 +23,7 @@ struct SharedMapping : Mapping {
     }
     close();
   }
-  std::byte* open_data() const {
+  [[nodiscard]] std::byte* open_data() const {
     expects(data() != nullptr, "the mapping is closed");
     return data();
   }

@@ -7,6 +7,7 @@ namespace hpresil::bindings {
 
 void bind_errors(py::module_& module) {
   module.attr("NativeError") = py::module_::import("hpresil.base.errors").attr("NativeError");
+  // NOLINTNEXTLINE(performance-unnecessary-value-param): the signature is pybind11's
   py::register_exception_translator([](std::exception_ptr thrown) {
     try {
       if (thrown) {

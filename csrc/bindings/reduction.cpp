@@ -21,6 +21,7 @@ FloatType float_type(const std::string& name) {
 void add_at(Address to, const std::vector<Address>& sources, std::size_t count, const std::string& dtype,
             int threads, const std::string& level) {
   std::vector<const void*> pointers;
+  pointers.reserve(sources.size());
   for (const Address source : sources) {
     pointers.push_back(pointer(source));
   }

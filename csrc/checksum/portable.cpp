@@ -46,7 +46,8 @@ std::uint32_t extend(std::uint32_t state, const std::byte* data, std::size_t nby
 }
 
 std::uint32_t copy(std::uint32_t state, std::byte* to, const std::byte* from, std::size_t nbytes) {
-  constexpr std::size_t kTile = 16 * 1024;  // stays in the first-level cache between the two passes
+  constexpr std::size_t kTile =
+      std::size_t{16} * 1024;  // stays in the first-level cache between the two passes
   for (std::size_t done = 0; done < nbytes; done += kTile) {
     const std::size_t size = nbytes - done < kTile ? nbytes - done : kTile;
     std::memcpy(to + done, from + done, size);

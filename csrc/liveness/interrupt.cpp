@@ -41,17 +41,15 @@ InterruptList::InterruptList(const std::vector<int>& fds) {
   }
 }
 
-int InterruptList::shut_down() const noexcept {
-  int count = 0;
+void InterruptList::shut_down() const noexcept {
   for (const Socket& socket : sockets_) {
     struct stat status{};
     const bool same = fstat(socket.fd, &status) == 0 && S_ISSOCK(status.st_mode) &&
                       status.st_dev == socket.device && status.st_ino == socket.inode;
-    if (same && !listening(socket.fd) && connected(socket.fd) && shutdown(socket.fd, SHUT_RDWR) == 0) {
-      ++count;
+    if (same && !listening(socket.fd) && connected(socket.fd)) {
+      shutdown(socket.fd, SHUT_RDWR);
     }
   }
-  return count;
 }
 
 }  // namespace hpresil

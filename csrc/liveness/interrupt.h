@@ -21,8 +21,8 @@ class InterruptList {
   // Throws for a descriptor that is closed, no socket, or listening.
   explicit InterruptList(const std::vector<int>& fds);
 
-  // Shuts down both directions of every socket that is still the same. Returns how many.
-  int shut_down() const noexcept;
+  // Shuts down both directions of every socket that is still the same.
+  void shut_down() const noexcept;
 
  private:
   struct Socket {

@@ -16,12 +16,12 @@ double square_sum(const T* from, std::size_t count) {
   std::size_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
     for (std::size_t j = 0; j < kLanes; ++j) {
-      const double value = static_cast<double>(from[i + j]);
+      const auto value = static_cast<double>(from[i + j]);
       lane[j] += value * value;
     }
   }
   for (std::size_t j = 0; i + j < count; ++j) {
-    const double value = static_cast<double>(from[i + j]);
+    const auto value = static_cast<double>(from[i + j]);
     lane[j] += value * value;
   }
   for (std::size_t width = kLanes / 2; width > 0; width /= 2) {

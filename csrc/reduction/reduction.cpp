@@ -35,6 +35,7 @@ template <typename T>
 void add_all(reduction_detail::Add<T> add, void* to, std::span<const void* const> sources, std::size_t count,
              int threads) {
   std::vector<const T*> typed;
+  typed.reserve(sources.size());
   for (const void* source : sources) {
     typed.push_back(static_cast<const T*>(source));
   }
