@@ -9,7 +9,7 @@ import hpresil
 from hpresil.data.build import build
 
 ROOT = Path(__file__).parents[2]
-TINY = ["--dim", "32", "--hidden", "48", "--layers", "1", "--heads", "2", "--seq-len", "16", "--stop-at", "3"]
+TINY = {"dim": 32, "hidden": 48, "layers": 1, "heads": 2, "seq-len": 16, "stop-at": 3}
 
 
 def test_the_example_runs_alone(tmp_path: Path) -> None:
