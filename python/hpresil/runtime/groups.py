@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from hpresil.base import failpoints
 from hpresil.base.deadline import Deadline
@@ -64,7 +65,7 @@ class Rendezvous:
 
 
 class Groups:
-    """Builds the group of the newest view; `current` gives it to the training thread."""
+    """Builds the group of the newest view; `using` lends it to the training thread."""
 
     def __init__(
         self,
@@ -80,6 +81,7 @@ class Groups:
         self._hostname, self._timeout_s = hostname, timeout_s
         self._changed = threading.Condition()
         self._newest = 0
+        self._in_use = False
         self._group: Group | None = None
         self._builder: Builder | None = None
         self._views: queue.SimpleQueue[View | None] = queue.SimpleQueue()
@@ -98,8 +100,9 @@ class Groups:
             group.interrupt()
         self._views.put(view)
 
-    def current(self, generation: int) -> Group:
-        """Wait for the group of ``generation``.
+    @contextmanager
+    def using(self, generation: int) -> Iterator[Group]:
+        """Wait for the group of ``generation`` and keep it from being deleted while the block runs.
 
         Raises:
             GenerationChanged: A newer view was installed meanwhile.
@@ -112,7 +115,14 @@ class Groups:
                     raise GenerationChanged(f"generation {generation} was replaced by {self._newest}")
                 deadline.check()
                 self._changed.wait(deadline.remaining())
-            return self._group
+            group = self._group
+            self._in_use = True
+        try:
+            yield group
+        finally:
+            with self._changed:
+                self._in_use = False
+                self._changed.notify_all()
 
     def close(self) -> None:
         """End the thread and the group."""
@@ -124,6 +134,9 @@ class Groups:
             view = self._views.get()
             with self._changed:
                 old, self._group = self._group, None
+                # Deleting a group under a pending operation can leave the operation waiting for ever; it
+                # was interrupted when the view arrived, so it ends within milliseconds.
+                self._changed.wait_for(lambda: not self._in_use, CLOSE_S)
             if old is not None:
                 old.close(CLOSE_S)
             if view is None:

@@ -55,11 +55,11 @@ class Reducer:
         try:
             if state.decided != generation:
                 raise GenerationChanged(f"generation {generation} was replaced by {state.installed}")
-            group = self.engine.groups.current(generation)
-            self.outcome = self._exchange(group, state, numbers)
-            failpoints.hit("reduce.exchanged", **where)
-            self._hold(generation)
-            vote(group)
+            with self.engine.groups.using(generation) as group:
+                self.outcome = self._exchange(group, state, numbers)
+                failpoints.hit("reduce.exchanged", **where)
+                self._hold(generation)
+                vote(group)
             failpoints.hit("vote.counted", **where)
             self.engine.change(lambda s: sm.vote_counted(s, generation))
         except Retryable as error:
