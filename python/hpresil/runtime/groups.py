@@ -155,6 +155,7 @@ class Groups:
             hostname=self._hostname,
             timeout_s=self._timeout_s,
             page=self._page,
+            operation_timeout_s=self._timeout_s,
         )
         with self._changed:
             if self._newest > view.generation:
