@@ -113,7 +113,8 @@ class Attendance:
             arena_fds=self._arenas.fds,
             run_dir=self._premises.run_dir,
             log_dir=self._premises.log_dir,
-            resume=self._premises.resume,
+            # A later one would come with a version that the others have left behind: it copies instead.
+            resume=None if message.spare else self._premises.resume,
             master_port=self._job.master_port,
         )
 

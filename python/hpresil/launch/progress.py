@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 
 from hpresil.base.deadline import now
@@ -28,7 +26,7 @@ class Progress:
 
     def __init__(self, events: EventLog, metrics: Path, recorder: Recorder, picture: Picture) -> None:
         self._events, self._recorder, self._picture = events, recorder, picture
-        self._metrics = os.open(metrics, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._metrics = EventLog(metrics)
         self._logged: dict[int, set[str]] = {}
         self.story: list[Event] = []
         """The events of the last generations, for the phases of the last recovery."""
@@ -73,16 +71,13 @@ class Progress:
             return
         seen.update(new)
         self._logged.pop(message.step - REMEMBERED_STEPS, None)
-        line = json.dumps({"step": message.step, "t": round(now(), 6), **new})
-        os.write(self._metrics, line.encode() + b"\n")
+        self._metrics.write({"step": message.step, "t": round(now(), 6), **new})
 
     def close(self) -> None:
         """Make the record durable and close all files."""
         self._recorder.close()
         self._events.close()
-        if self._metrics >= 0:
-            os.close(self._metrics)
-        self._metrics = -1
+        self._metrics.close()
 
     def _open_recovery(self) -> bool:
         return bool(self.story) and self.story[-1]["event"] != "StepCompleted"

@@ -34,6 +34,7 @@ def start(job: Job) -> int:
         logging.basicConfig(
             filename=directory.agent_log, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s"
         )
+        logging.raiseExceptions = False  # a full disk must not fill the terminal as well
         sys.setswitchinterval(SWITCH_S)
         resume = newest_checkpoint(directory.checkpoints) if job.resume else None
         return asyncio.run(Agent(job, directory, resume).run())

@@ -11,6 +11,7 @@ box shows it."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import sys
@@ -25,7 +26,7 @@ CLOSE_S = 3.0
 BOX_DELAY_S = 0.3  # drawing takes the interpreter for a while, and a box often means that a recovery runs
 CHUNK_BYTES = 1 << 20
 MAX_QUEUE = 10_000
-MAX_WIDTH = 160
+MAX_WIDTH = 500  # of a box in a file, where breaking a line hides it from a search
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,8 @@ class Terminal:
         elif isinstance(item, tuple):
             worker, log, from_start = item
             if worker not in self._followed:
-                self._followed[worker] = _Followed(worker, log, from_start)
+                with contextlib.suppress(OSError):  # somebody has removed the log
+                    self._followed[worker] = _Followed(worker, log, from_start)
         else:
             followed = self._followed.pop(item, None)
             if followed is not None:

@@ -22,18 +22,21 @@ the fields of that event:
     JobEnded        status, reason, worker, step, slot, saved
 
 Names are past participles. Lines are written at once and in the order of their times; a crash of the machine
-may cost the last ones. Readers must accept events and fields they do not know.
+may cost the last ones, and a full disk any of them: a job does not end because its story cannot be told.
+Readers must accept events and fields they do not know.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+log = logging.getLogger(__name__)
 Event = dict[str, Any]
 
 
@@ -45,14 +48,25 @@ class EventLog:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self.unwritten = 0
 
     def add(self, event: str, **fields: Any) -> Event:
         """Write one event and return it as it was written."""
         line: Event = {"t": time.monotonic(), "wall": time.time(), "event": event, **fields}
         if self._fd >= 0:
-            os.write(self._fd, json.dumps(line).encode() + b"\n")
+            self.write(line)
         return line
+
+    def write(self, line: Event) -> None:
+        """Write any line; one that cannot be written is counted, and the first is logged."""
+        try:
+            os.write(self._fd, json.dumps(line).encode() + b"\n")
+        except OSError as error:
+            self.unwritten += 1
+            if self.unwritten == 1:
+                log.warning("%s cannot be written: %s", self._path, error)
 
     def close(self) -> None:
         """Close the file; later events are returned and not written."""
@@ -67,7 +81,10 @@ def read(path: Path) -> list[Event]:
 
 
 def parse(data: bytes) -> Iterator[Event]:
-    """Yield the events of all complete lines in ``data``."""
+    """Yield the events of all whole lines in ``data``."""
     for line in data.splitlines(keepends=True):
         if line.endswith(b"\n"):
-            yield json.loads(line)
+            try:
+                yield json.loads(line)
+            except ValueError:  # torn by a full disk
+                continue

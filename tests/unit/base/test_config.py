@@ -91,6 +91,11 @@ def test_the_settings_page_equals_the_code():
     assert rows == expected
 
 
+def test_the_page_names_the_agents_settings():
+    text = SETTINGS.read_text().split("cannot set them:")[1].split("It is told so")[0]
+    assert tuple(name.strip("`. \n") for name in text.split(",")) == config.OF_THE_AGENT
+
+
 def test_what_the_agent_uses_cannot_be_set_in_the_script_of_a_worker():
     job = {"HPRESIL_SOCKET": "/run/x"}
     with pytest.raises(

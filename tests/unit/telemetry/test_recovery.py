@@ -1,3 +1,5 @@
+from pathlib import Path
+
 from hpresil.telemetry.events import EventLog, parse, read
 from hpresil.telemetry.recovery import last_phases, recoveries
 
@@ -99,3 +101,12 @@ def test_events_are_lines_and_a_torn_last_line_is_left_out(tmp_path):
     (line,) = read(tmp_path / "events.jsonl")
     assert (line["event"], line["worker"]) == ("WorkerStarted", 3)
     assert len(list(parse((tmp_path / "events.jsonl").read_bytes() + b'{"t": 1'))) == 1
+    assert list(parse(b'{"t": 1{"t": 2}\n{"t": 3}\n')) == [{"t": 3}]
+
+
+def test_a_full_disk_does_not_end_the_job():
+    log = EventLog(Path("/dev/full"))
+    assert log.add("WorkerStarted", worker=3)["worker"] == 3
+    log.add("WorkerStarted", worker=4)
+    assert log.unwritten == 2
+    log.close()
