@@ -170,7 +170,9 @@ class Attendance:
 
     def _left(self, worker: WorkerProcess, gone: Gone) -> None:
         status = gone.status
-        if worker.id in self._picture.released and status and not worker.condemned and not self.exit_status:
+        # What a spare ends with does not matter: the job did not need it.
+        member = self._picture.rank(worker.id) >= 0 and worker.id in self._picture.released
+        if member and status and not worker.condemned and not self.exit_status:
             self.exit_status = status if status > 0 else 128 - status
             self._failures.lost(worker, gone, "it failed after its last step")
         self._progress.event("WorkerLeft", worker=worker.id, status=status)
