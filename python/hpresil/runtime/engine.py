@@ -66,6 +66,14 @@ class Engine:
 
     def handle(self, message: m.ToWorker) -> None:
         """Take one message from the agent. Called on the control thread, in order of arrival."""
+        try:
+            self._handle(message)
+        except Exception as error:  # the control thread must live on; the training thread raises it
+            with self.changed:
+                self._fatal = error
+                self.changed.notify_all()
+
+    def _handle(self, message: m.ToWorker) -> None:
         match message:
             case m.View():
                 self._on_view(message)
@@ -90,10 +98,7 @@ class Engine:
 
     def _on_decision(self, decision: m.Decision) -> None:
         with self.changed:
-            try:
-                self.state = sm.on_decision(self.state, decision)
-            except sm.ContractBroken as broken:
-                self._fatal = broken
+            self.state = sm.on_decision(self.state, decision)
             self.changed.notify_all()
 
     def _note(self, message: m.ToWorker) -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from hpresil.base import failpoints
 from hpresil.base.deadline import Deadline
-from hpresil.base.errors import DeadlineExceeded, GenerationChanged, HpresilError
+from hpresil.base.errors import DeadlineExceeded, GenerationChanged
 from hpresil.comm.group import Builder, Group
 from hpresil.comm.store import GenerationStore
 from hpresil.membership.messages import FromWorker, GroupBuilt, GroupLost, StoreGet, StoreSet, View
@@ -163,9 +163,9 @@ class Groups:
             self._builder = builder
         try:
             group = builder.build()
-        except HpresilError as error:
+        except Exception as error:  # whatever it is, the coordinator has to hear of it: others wait
             if self._newest == view.generation:
-                self._send(GroupLost(generation=view.generation, error=str(error)))
+                self._send(GroupLost(generation=view.generation, error=repr(error)))
             return
         finally:
             with self._changed:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from hpresil.base import failpoints
-from hpresil.base.errors import HpresilError, TransferFailed
+from hpresil.base.errors import TransferFailed
 from hpresil.checkpoint import saved
 from hpresil.membership.messages import Footprint, Save, Saved, Serve, Served, ServeFailed
 from hpresil.runtime.buffers import Buffers
@@ -94,8 +94,8 @@ class Server:
                     generation=request.generation,
                     threads=self.threads,
                 )
-        except (HpresilError, OSError, ValueError) as error:
-            engine.send(ServeFailed(generation=request.generation, frame=request.frame, error=str(error)))
+        except Exception as error:  # whatever it is, the coordinator has to hear of it: others wait
+            engine.send(ServeFailed(generation=request.generation, frame=request.frame, error=repr(error)))
             return
         failpoints.hit("serve.end", worker=engine.worker, rank=engine.state.rank, step=request.version)
         engine.send(
@@ -122,7 +122,7 @@ class Server:
                     identity=self._identity,
                     record={},
                 )
-        except (HpresilError, OSError) as error:
-            engine.send(Saved(version=version, path="", error=str(error)))
+        except Exception as error:  # whatever it is, the job's end waits for this answer
+            engine.send(Saved(version=version, path="", error=repr(error)))
             return
         engine.send(Saved(version=version, path=str(path)))

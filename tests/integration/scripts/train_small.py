@@ -12,6 +12,7 @@ from reserve import wait_for_spares
 from torch import nn
 
 import hpresil
+from hpresil.native import Mapping
 from hpresil.runtime import serving
 
 parser = argparse.ArgumentParser()
@@ -41,12 +42,12 @@ run.track(model=model, optimizer=optimizer)
 fill = serving.frame.fill
 
 
-def fill_badly(fd: int, *args: object, version: int, **more: object) -> int:
-    nbytes = fill(fd, *args, version=version, **more)
+def fill_badly(mapping: Mapping, *args: object, version: int, **more: object) -> int:
+    nbytes = fill(mapping, *args, version=version, **more)
     if arguments.damage and version >= 4 and not os.path.exists(marker):
         open(marker, "w").close()
-        last = os.pread(fd, 1, nbytes - 1)
-        os.pwrite(fd, bytes([last[0] ^ 1]), nbytes - 1)
+        with memoryview(mapping) as memory:
+            memory[nbytes - 1] ^= 1
     return nbytes
 
 
