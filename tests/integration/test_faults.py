@@ -314,6 +314,17 @@ def test_all_workers_lost_go_on_from_the_agents_memory(undisturbed: list[Any], t
     assert lines(done.record) == undisturbed
 
 
+def test_a_snapshot_outlives_the_only_worker(undisturbed: list[Any], tmp_path: Path) -> None:
+    faults = [fault("slot.begin", "kill", rank=0, step=7)]
+    flags = ("--snapshot-every", "2")
+    done = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, nproc=1, faults=faults, flags=flags)
+    assert done.status == 0, done.output
+    assert done.fired
+    decided = [e["target"] for e in done.happened("Decided")]
+    assert decided[-1] >= 4, "it went on from a snapshot of its own, not from the start"
+    assert lines(done.record) == undisturbed
+
+
 def test_all_state_lost_is_an_error_that_names_it(tmp_path: Path) -> None:
     faults = [fault("slot.begin", "kill", rank=0, step=5)]
     done = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, nproc=1, faults=faults)

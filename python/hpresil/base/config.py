@@ -56,7 +56,7 @@ INTERNAL = frozenset(
 )
 """Variables with our prefix that are not settings."""
 
-Value = int | float | bool
+Value = int | float
 
 
 def _setting(default: Value, unit: str, lowest: float, highest: float, text: str) -> Any:
@@ -109,9 +109,6 @@ class Config:
     )
     record_state_every: int = _setting(
         0, "steps", 0, 1 << 40, "Put the digest of all tracked state into the record so often; 0: never."
-    )
-    keep_slots: bool = _setting(
-        True, "", 0, 1, "Survivors keep the gradients of finished slots; false: less memory, recompute."
     )
     copy_threads: int = _setting(
         0, "threads", 0, 256, "Threads that copy state; 0: half of the usable cores, at most 8."
@@ -212,23 +209,11 @@ def _nearest(name: str, known: list[str]) -> str:
     return f" (did you mean {close[0]}?)" if close else f" (known: {', '.join(known)})"
 
 
-_WORDS = {
-    "true": True,
-    "1": True,
-    "yes": True,
-    "on": True,
-    "false": False,
-    "0": False,
-    "no": False,
-    "off": False,
-}
-
-
 def _parsed(field: dataclasses.Field[Any], text: str, source: str) -> object:
     kind: Any = type(field.default)
     try:
-        return _WORDS[text.strip().lower()] if kind is bool else kind(text.strip())
-    except (KeyError, ValueError):
+        return kind(text.strip())
+    except ValueError:
         raise _wrong(field, text, source) from None
 
 
@@ -248,8 +233,6 @@ def allowed(name: str) -> str:
     """Return in words what setting ``name`` may be."""
     field = FIELDS[name]
     meta = field.metadata
-    if isinstance(field.default, bool):
-        return "true or false"
     kind = "an integer" if isinstance(field.default, int) else "a number"
     unit = f" {meta['unit']}" if meta["unit"] else ""
     return f"{kind} from {_plain(meta['lowest'])} to {_plain(meta['highest'])}{unit}"

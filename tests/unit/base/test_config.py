@@ -35,7 +35,6 @@ def test_each_setting_can_come_from_its_variable(name):
         ({"HPRESIL_SLOTS": "0"}, ["slots", "'0'", "HPRESIL_SLOTS", "1 to 65536"]),
         ({"HPRESIL_SLOTS": "many"}, ["slots", "'many'", "HPRESIL_SLOTS", "an integer"]),
         ({"HPRESIL_HANG_TIMEOUT_MIN_S": "nan"}, ["hang_timeout_min_s", "nan"]),
-        ({"HPRESIL_KEEP_SLOTS": "perhaps"}, ["keep_slots", "true or false"]),
         (
             {"HPRESIL_MICROBATCHSIZE": "4"},
             ["HPRESIL_MICROBATCHSIZE", "did you mean HPRESIL_MICROBATCH_SIZE?"],

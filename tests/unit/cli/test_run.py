@@ -62,12 +62,11 @@ def test_a_module_and_a_program(parse):
 
 
 def test_settings_become_variables_for_the_workers(parse):
-    job = parse("--slots", "16", "--hang-timeout-min-s", "1.5", "--keep-slots", "false")
-    assert (job.config.slots, job.config.hang_timeout_min_s, job.config.keep_slots) == (16, 1.5, False)
+    job = parse("--slots", "16", "--hang-timeout-min-s", "1.5")
+    assert (job.config.slots, job.config.hang_timeout_min_s) == (16, 1.5)
     assert job.settings == {
         "HPRESIL_SLOTS": "16",
         "HPRESIL_HANG_TIMEOUT_MIN_S": "1.5",
-        "HPRESIL_KEEP_SLOTS": "false",
     }
 
 

@@ -58,7 +58,7 @@ def test_square_sums_do_not_depend_on_threads_or_alignment(dtype: FloatType, lev
     numbers = values(600_000, dtype)
     expected = native.square_sums(numbers.ctypes.data, 600_000, 16384, dtype, level="portable")
     raw = np.zeros(numbers.nbytes + 64, np.uint8)
-    for offset in (4, 8, 36):
+    for offset in (numbers.itemsize, 24, 40):
         moved = raw[offset : offset + numbers.nbytes].view(TYPES[dtype])
         moved[:] = numbers
         for threads in (1, 3):
@@ -158,6 +158,8 @@ def test_results_do_not_depend_on_who_else_computes() -> None:
         (lambda: native.square_sums(0, 0, 0, "f4"), "block must be at least 1"),
         (lambda: native.square_sums(0, 0, 1, "f2"), "unknown dtype 'f2'"),
         (lambda: native.add_ordered(0, [], 0, "f4"), "at least one source"),
+        (lambda: native.add_ordered(8, [4], 0, "f8"), "not a multiple of its elements' size"),
+        (lambda: native.square_sums(2, 0, 1, "f4"), "not a multiple of its elements' size"),
     ],
 )
 def test_bad_arguments_are_refused(call: object, what: str) -> None:
