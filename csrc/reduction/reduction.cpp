@@ -1,6 +1,7 @@
 #include "reduction/reduction.h"
 
 #include <algorithm>
+#include <cstdint>
 
 #include "base/error.h"
 #include "base/thread.h"
@@ -46,11 +47,18 @@ void add_all(reduction_detail::Add<T> add, void* to, std::span<const void* const
   });
 }
 
+void expect_aligned(const void* address, FloatType type) {
+  const std::size_t size = type == FloatType::f4 ? sizeof(float) : sizeof(double);
+  expects(reinterpret_cast<std::uintptr_t>(address) % size == 0,
+          "an address is not a multiple of its elements' size");
+}
+
 }  // namespace
 
 std::vector<double> square_sums(const void* from, std::size_t count, std::size_t block, FloatType type,
                                 int threads, CpuLevel level) {
   expects(block > 0, "block must be at least 1");
+  expect_aligned(from, type);
   expects(threads >= 1, "threads must be at least 1");
   const Kernel& kernel = kernel_of(level);
   const std::size_t blocks = (count + block - 1) / block;
@@ -72,6 +80,10 @@ std::vector<double> square_sums(const void* from, std::size_t count, std::size_t
 void add_ordered(void* to, std::span<const void* const> sources, std::size_t count, FloatType type,
                  int threads, CpuLevel level) {
   expects(!sources.empty(), "add_ordered needs at least one source");
+  expect_aligned(to, type);
+  for (const void* source : sources) {
+    expect_aligned(source, type);
+  }
   expects(threads >= 1, "threads must be at least 1");
   const Kernel& kernel = kernel_of(level);
   if (type == FloatType::f4) {

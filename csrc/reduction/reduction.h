@@ -1,6 +1,7 @@
 // Additions in a fixed order, with equal bits for every instruction set, alignment and thread count.
 //
-// All functions keep denormals whatever mode the calling thread is in (see float_mode.h).
+// All functions keep denormals whatever mode the calling thread is in (see float_mode.h). Addresses are
+// multiples of the element size.
 #pragma once
 
 #include <cstddef>
