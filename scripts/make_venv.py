@@ -66,16 +66,17 @@ def main() -> None:
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         sys.exit("there is no C++ compiler: install one (Debian: apt install g++)")
     environment = Path(sys.argv[1])
-    own_pip = find_spec("ensurepip") is not None
-    venv.create(environment, with_pip=own_pip, symlinks=True, clear=True)
+    bundled = find_spec("ensurepip")
+    own_pip = bundled is not None and bundled.origin is not None
     try:
+        venv.create(environment, with_pip=own_pip, symlinks=True, clear=True)
         header = Path(sysconfig.get_path("include")) / "Python.h"
         if not header.exists():
             install_headers(environment, header)
         if not own_pip:
             install_pip(environment)
     except BaseException:
-        shutil.rmtree(environment)
+        shutil.rmtree(environment, ignore_errors=True)
         raise
 
 
