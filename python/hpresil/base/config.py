@@ -44,6 +44,8 @@ INTERNAL = frozenset(
         "CONFIG",  # path of the TOML file
         "FAILPOINTS",  # path of the armed faults, tests only
         "CORE",  # 1: workers may dump core
+        "CPU_LEVEL",  # instruction set of the native core
+        "CUDA",  # AUTO, ON or OFF, read when hpresil is built
         "SOCKET",  # what the launcher hands to its workers
         "PAGE_FD",
         "ARENA_FDS",
