@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -45,3 +49,16 @@ def test_device_calls_without_a_device_say_why() -> None:
     with pytest.raises(NativeError, match=why):
         native.cuda_unregister(memory.ctypes.data)
     assert native.cuda_devices() == [], "an earlier failure must not be reported again"
+
+
+@pytest.mark.parametrize(("level", "status"), [("portable", 0), ("", 0), ("mmx", 1)])
+def test_the_environment_chooses_the_cpu_level(level: str, status: int) -> None:
+    program = "from hpresil import native; print(native.cpu_level()); native.crc32c(b'x')"
+    environment = {**os.environ, "HPRESIL_CPU_LEVEL": level}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == status
+    if status:
+        assert "unknown CPU level 'mmx'" in done.stderr
+    else:
+        assert done.stdout.strip() == (level or native.cpu_levels()[-1])
