@@ -35,7 +35,7 @@ POINTS = (
     "vote.counted",  # the vote was complete, nothing is applied yet
     "apply.begin",  # before the first optimizer runs
     "apply.end",  # the optimizers have run, the rest of the block is pending
-    "block.end",  # the version was raised, nobody was told yet
+    "block.end",  # the step was reported, the version raised
     "regroup.view",  # a newer view was installed, not reported yet
     "regroup.group",  # before the process group of a new generation is built
     "restore.begin",  # a newcomer is about to copy state

@@ -40,6 +40,7 @@ class Applier:
                     f"the gradient norm of step {engine.state.version} is {norm}, every loss is finite: "
                     "the step was not committed; look at the backward pass and the learning rate"
                 )
+            engine.stamp("waiting")
             engine.guard.begin_change(engine.config.collective_timeout_s)
             engine.stamp("applying")
         failpoints.hit("apply.begin", **trainer.where())

@@ -25,7 +25,7 @@ from hpresil.runtime import step_machine as sm
 from hpresil.runtime.groups import Groups
 from hpresil.runtime.guard import StateGuard
 
-STOP_WAIT_S = 120.0  # how long a worker that failed waits for the coordinator's verdict and the save
+STOP_SLACK_S = 30.0  # beyond the saves that the coordinator may ask for, one member after the other
 BEAT_S = 1.0  # a wait is looked at again this often, so that a deadline is noticed
 
 
@@ -58,7 +58,6 @@ class Engine:
         self.frame: m.StateReady | None = None
         self.first_failure: BaseException | None = None
         self.on_copy: Callable[[m.Serve | m.Save], None] | None = None
-        self.pause = ""  # why the watchdog is paused, if it is
         self._phase_name = "outside"
         self._fatal: BaseException | None = None
 
@@ -180,8 +179,10 @@ class Engine:
 
     def await_stop(self) -> None:
         """Wait, after a failure that ends the job, until the coordinator has saved and says stop."""
+        self.stamp("waiting")
         with self.changed:
-            deadline = Deadline(STOP_WAIT_S, "the end of the job")
+            saves_s = self.config.save_timeout_s * max(1, len(self.state.members))
+            deadline = Deadline(saves_s + STOP_SLACK_S, "the end of the job")
             while self.stopped is None and not deadline.expired():
                 self.changed.wait(min(BEAT_S, deadline.remaining()))
 

@@ -4,7 +4,8 @@
   same (step, slot), here or on another worker, is the user's bug; the coordinator stops the job with that
   traceback after the state before the step was saved.
 * Out of memory and broken devices skip the retry: the worker leaves and its slots move.
-* After the commit began, this rank's state may be torn: it is discarded and copied from a peer, once a step.
+* Between the loop and `apply` it is the same: the gradient is shown again, unless user code changed it.
+* Once the optimizers run, this rank's state may be torn: it is discarded and copied from a peer, once a step.
 * KeyboardInterrupt, SystemExit and GeneratorExit always go through.
 * Misuse of the API and losses that are not finite are the same on every rank and stop the job at once.
 """
@@ -40,7 +41,7 @@ class Failures:
             return False
         if self._trainer.rehearsing or (isinstance(error, HpresilError) and not isinstance(error, DataError)):
             return False
-        if self._trainer.engine.state.phase == "committing":
+        if self._trainer.state_may_be_torn():
             return self._discard(error, step)
         return self._retry(error, step)
 

@@ -221,7 +221,7 @@ class Gradients:
         """Whether user code changed or replaced a gradient since `show_reduced`."""
         return any(
             place.parameter.grad is not grad or (grad is not None and grad._version != version)
-            for place, (grad, version) in zip(self.layout.places, self._shown, strict=True)
+            for place, (grad, version) in zip(self.layout.places, self._shown, strict=False)
         )
 
     @torch.no_grad()

@@ -1,8 +1,8 @@
 """Keeps readers of the tracked state and the commit apart.
 
 Tracked state does not change during forward and backward, so another thread may copy it out then.
-Only two things change it: a commit (from `apply` to the end of the block) and the installation of a
-copied state. A writer waits for the readers; readers wait for the writer.
+Only a commit changes it, from `apply` to the end of the block: it waits for the readers, and
+readers wait for it. A state that is being copied in has no version yet, so nobody reads it.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from hpresil.membership.framing import BlockingChannel
 from hpresil.membership.state import Settings, begin
 
 CONNECT_S = 30.0
-READ_S = 3600.0  # an idle connection is fine; the agent's death closes it
+READ_S = 60.0  # how often an idle reader looks up; the agent's death closes the connection
 
 OnMessage = Callable[[m.ToWorker], None]
 
@@ -61,10 +61,12 @@ class AgentLink:
         """Begin to deliver messages on the control thread."""
 
         def read() -> None:
-            why = "it closed the connection"
+            why = ""
             try:
-                while (message := self._channel.receive(READ_S)) is not None:
-                    on_message(message)
+                while True:
+                    message = self._channel.receive(READ_S)
+                    if message is not None:  # None: a healthy job has nothing to say for hours
+                        on_message(message)
             except (OSError, HpresilError) as error:
                 why = str(error)
             if not self._closing:

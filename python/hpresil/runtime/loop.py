@@ -93,19 +93,25 @@ class Loop:
         """Wait until it is clear what to do: "step", "rehearse", "copy" or "end"."""
         engine = self._engine
         longest = engine.config.collective_timeout_s + engine.config.min_workers_timeout_s
-        deadline = Deadline(longest, f"a decision for worker {engine.worker}")
+        waiting_in, deadline = -1, Deadline(longest, f"a decision for worker {engine.worker}")
         while True:
             with engine.changed:
                 engine.check()
                 turn = self._decide(total)
                 if turn is None:
-                    if engine.state.rank is not None and not engine.state.finished:
-                        deadline.check()  # a spare waits for as long as the job runs
+                    if self._may_wait_for_ever() or engine.state.installed != waiting_in:
+                        waiting_in = engine.state.installed
+                        deadline = Deadline(longest, f"a decision for worker {engine.worker}")
+                    deadline.check()
                     engine.changed.wait(BEAT_S)
                     continue
             if turn != "finish":
                 return turn
             self._finish()
+
+    def _may_wait_for_ever(self) -> bool:
+        """A spare waits for as long as the job runs, a finished worker for the others' last step."""
+        return self._engine.state.rank is None or self._engine.state.finished
 
     def _decide(self, total: int) -> str | None:
         """Return what to do now, None if that depends on a message. Call with the lock held."""
@@ -167,6 +173,10 @@ class Loop:
             return
         failpoints.hit("restore.end", **where)
         engine.change(lambda s: sm.state_installed(s, generation, version))
+        if engine.state.version != version:
+            # A newer view came meanwhile and was told that this worker has no state: so it stays.
+            engine.send(m.RestoreFailed(generation=generation, frame=ready.frame, error="a newer view came"))
+            return
         engine.send(m.Restored(generation=generation, version=version, state_bytes=nbytes))
 
     def _frame_for(self, generation: int) -> m.StateReady | None:

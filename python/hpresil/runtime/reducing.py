@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from hpresil.base import failpoints
-from hpresil.base.errors import GenerationChanged, NonFiniteLoss, Retryable
+from hpresil.base.errors import DeadlineExceeded, GenerationChanged, NonFiniteLoss, Retryable
 from hpresil.comm import reduction
 from hpresil.comm.exchange import broadcast_bytes, vote
 from hpresil.comm.group import Group
@@ -62,7 +62,7 @@ class Reducer:
                 vote(group)
             failpoints.hit("vote.counted", **where)
             self.engine.change(lambda s: sm.vote_counted(s, generation))
-        except Retryable as error:
+        except (Retryable, DeadlineExceeded) as error:
             self.engine.group_failed(generation, error)
 
     def _hold(self, generation: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -224,18 +225,20 @@ class Run:
 
     @contextmanager
     def pause_watchdog(self, reason: str) -> Iterator[None]:
-        """Let the block take as long as it needs: this worker is not called hung meanwhile.
+        """Keep the hang rule from judging this worker while the block runs.
+
+        What waits for this worker keeps its own limits: ``collective_timeout_s`` for members inside a
+        reduction, 1.5 times ``outside_timeout_s`` for a change of the group.
 
         Args:
-            reason: What takes long, for the status.
+            reason: What takes long; it goes to the worker's log.
         """
         before = self._engine.phase_name
-        self._engine.pause = reason
+        print(f"hpresil: the watchdog is paused: {reason}", file=sys.stderr, flush=True)
         self._engine.stamp("paused")
         try:
             yield
         finally:
-            self._engine.pause = ""
             self._engine.stamp(before)
 
 

@@ -144,6 +144,7 @@ class Trainer:
         self.buffers.install(
             outcome.numbers.buffers_changed, outcome.buffers, self.gradients.target(), layout.tail_start
         )
+        self._generators_after_loop()
         self._stamp(OUTSIDE)
 
     def rehearse_gradient(self) -> None:
@@ -152,6 +153,11 @@ class Trainer:
             out.copy_(flat)
         self.gradients.drop_slot()
         self.gradients.show_reduced([True] * len(self.gradients.layout.places))
+        self._generators_after_loop()
+
+    def _generators_after_loop(self) -> None:
+        # What is drawn from here on must not continue the stream of the slot this rank ran last.
+        set_generators(self.engine.config.seed, self.engine.state.version, OUTSIDE, "reduced")
 
     def may_apply(self) -> bool:
         """Whether the gradient that `apply` needs is there."""
@@ -162,6 +168,12 @@ class Trainer:
         if self.rehearsing:
             raise Interrupted("the rehearsal of a spare is over")
         self.engine.stamp("tail")
+
+    def state_may_be_torn(self) -> bool:
+        """Whether running the rest of the block again could give other bits than running it once."""
+        if self.engine.state.phase != "committing":
+            return False
+        return self.engine.guard.writing or self.gradients.changed_by_user()
 
     def note_norm(self, norm: float) -> None:
         """The user changed the gradient, or a scaler unscaled it: this is its norm."""
@@ -180,10 +192,7 @@ class Trainer:
         if outcome.numbers.drain:
             self.drained = True
             engine.change(sm.loop_finished)
-        engine.change_and_report(sm.block_ended)
-        engine.guard.end_change()
-        engine.stamp("outside")
-        failpoints.hit("block.end", **self.where())
+        # The report goes first: once the version exists, this worker may die and a copy of it live on.
         engine.send(
             Committed(
                 generation=outcome.generation,
@@ -196,6 +205,10 @@ class Trainer:
                 tokens=outcome.numbers.tokens,
             )
         )
+        engine.change_and_report(sm.block_ended)
+        engine.guard.end_change()
+        engine.stamp("outside")
+        failpoints.hit("block.end", **self.where())
         return outcome
 
     def discard(self) -> None:

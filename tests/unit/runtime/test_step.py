@@ -197,6 +197,25 @@ def test_a_second_exception_at_the_same_slot_is_the_users(make_run: MakeRun, tas
     assert attempts == 2
 
 
+def test_an_exception_before_apply_is_retried_with_the_same_gradient(make_run: MakeRun, make_task) -> None:
+    results = []
+    for fails in (False, True):
+        task, failed = make_task(), []
+        run = make_run(slots=2)
+        run.track(model=task.model, optimizer=task.optimizer)
+        for step in run.steps(3):
+            with step:
+                for batch in step.microbatches(task.data):
+                    step.backward(task.loss(batch))
+                if fails and step.index == 1 and not failed:
+                    failed.append(True)
+                    raise ValueError("between the loop and apply")
+                step.apply(task.optimizer, max_norm=0.1)
+        assert bool(failed) == fails
+        results.append([p.detach().clone() for p in task.model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
 def test_an_exception_after_the_commit_stops_a_lone_worker(make_run: MakeRun, task) -> None:
     run = make_run(slots=2)
     run.track(model=task.model, optimizer=task.optimizer)
