@@ -70,7 +70,8 @@ class Progress:
         if not new:
             return
         seen.update(new)
-        self._logged.pop(message.step - REMEMBERED_STEPS, None)
+        for old in [step for step in self._logged if step < message.step - REMEMBERED_STEPS]:
+            del self._logged[old]
         self._metrics.write({"step": message.step, "t": round(now(), 6), **new})
 
     def close(self) -> None:
