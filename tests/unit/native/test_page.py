@@ -97,6 +97,8 @@ def test_a_wait_ends_at_its_deadline_with_what_there_is() -> None:
 
 def test_ctrl_c_ends_a_wait() -> None:
     page = native.Page.create()
+    # A shell ignores SIGINT for what it starts in the background, and so would this process.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     try:
@@ -104,6 +106,7 @@ def test_ctrl_c_ends_a_wait() -> None:
             page.wait_generation(0, 20.0)
     finally:
         timer.join(10)
+        signal.signal(signal.SIGINT, before)
 
 
 def test_signals_go_to_pythons_main_thread() -> None:
