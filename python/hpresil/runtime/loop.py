@@ -174,8 +174,8 @@ class Loop:
         failpoints.hit("restore.end", **where)
         engine.change(lambda s: sm.state_installed(s, generation, version))
         if engine.state.version != version:
-            # A newer view came meanwhile and was told that this worker has no state: so it stays.
-            engine.send(m.RestoreFailed(generation=generation, frame=ready.frame, error="a newer view came"))
+            # A newer view came meanwhile and was told that this worker has no state, so it stays. Nothing is
+            # said: the frame is sound, and the worker may have been told to read it again.
             return
         engine.send(m.Restored(generation=generation, version=version, state_bytes=nbytes))
 
