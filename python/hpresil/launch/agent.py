@@ -289,7 +289,6 @@ class Agent:
         for worker in self._workers.all():
             self._terminal.say(f"process {worker.pid} of worker {worker.id} does not die")
         for _ in range(ORPHAN_ROUNDS):
-            self._workers.collect_orphans(everything=True)
-            if kernel.children() <= {self._guard.pid}:
+            if not self._workers.collect_orphans(everything=True):
                 break
             await asyncio.sleep(0.01)

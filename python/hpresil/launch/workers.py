@@ -6,7 +6,8 @@ agent's own decision to kill it. From then on it is *gone*: its whole process gr
 told at once, and nothing it says counts. It is *reaped* later, when the kernel has finished with it.
 
 What a worker started and left behind in its session is adopted by the agent (it is a subreaper) and killed
-too. A process that left the session lives until the job ends.
+too. A process that left the session lives until the job ends. Children that this process had before (of a
+shell that became `hpresil` by ``exec``) are nobody's orphans and are left alone.
 
 Everything here runs in the agent's main thread: PR_SET_PDEATHSIG follows the thread that spawned.
 """
@@ -119,6 +120,7 @@ class Workers:
         self._on_gone, self._on_reaped = on_gone, on_reaped
         self._loop = asyncio.get_running_loop()
         self._all: dict[int, WorkerProcess] = {}
+        self._others = kernel.children()  # the guardian, and whoever was here before the job
 
     def all(self) -> list[WorkerProcess]:
         """Return those that are not reaped."""
@@ -171,18 +173,19 @@ class Workers:
             worker.condemned = reason
             self._notice(worker)
 
-    def collect_orphans(self, *, everything: bool = False) -> None:
-        """Kill what dead workers left behind and reap adopted processes.
+    def collect_orphans(self, *, everything: bool = False) -> bool:
+        """Kill what dead workers left behind and reap adopted processes; return whether there were any.
 
         Args:
             everything: The job is over: kill every adopted process, also those of no known session.
         """
         own = {worker.pid for worker in self._all.values()} | {self._guard.pid}
         live = {worker.pid for worker in self.live()}
-        strays = kernel.children() - own
+        strays = kernel.children() - own - self._others
         if not everything:
             strays = {pid for pid in strays if _is_stray(pid, live)}
         kernel.kill_and_reap(strays)
+        return bool(strays)
 
     def _notice(self, worker: WorkerProcess) -> None:
         self._loop.remove_reader(worker.watch.fd)

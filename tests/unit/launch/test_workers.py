@@ -204,15 +204,42 @@ async def main():
     worker = workers.start(Start(0, 0, False, words, log, (), lambda page: os.environ))
     await worker.reaped.wait()
     workers.collect_orphans()
-    strays = kernel.children() - {{guard.pid}}
-    print(len(strays))
-    while kernel.children() - {{guard.pid}}:
-        workers.collect_orphans(everything=True)
+    print(len(kernel.children() - {{guard.pid}}))
+    while workers.collect_orphans(everything=True):
         await asyncio.sleep(0.01)
+    print(len(kernel.children() - {{guard.pid}}))
     guard.close()
 asyncio.run(main())
 """
     out = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
     )
-    assert (out.returncode, out.stdout) == (0, "1\n"), out
+    assert (out.returncode, out.stdout) == (0, "1\n0\n"), out
+
+
+def test_children_from_before_the_job_are_left_alone(tmp_path):
+    # A child in the session of a leader that has ended, as an orphan of a worker would be.
+    leader = "import subprocess; print(subprocess.Popen(['sleep', '100'], stdout=-3).pid)"
+    code = f"""
+import asyncio, os, signal, subprocess, sys
+from hpresil.launch import kernel
+from hpresil.launch.guard import Guard
+from hpresil.launch.workers import Workers
+kernel.adopt_orphans()
+words = [sys.executable, "-c", {leader!r}]
+child = int(subprocess.run(words, start_new_session=True, stdout=subprocess.PIPE).stdout)
+async def main():
+    guard = Guard()
+    workers = Workers(guard, lambda *a: None, lambda *a: None)
+    found = [workers.collect_orphans(), workers.collect_orphans(everything=True)]
+    print(found, kernel.children() == {{child, guard.pid}})
+    guard.close()
+try:
+    asyncio.run(main())
+finally:
+    os.kill(child, signal.SIGKILL)
+"""
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (out.returncode, out.stdout) == (0, "[False, False] True\n"), out
