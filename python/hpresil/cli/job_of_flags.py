@@ -12,6 +12,8 @@ from hpresil.base import config as settings
 from hpresil.base.errors import ConfigError
 from hpresil.launch.job import Job
 
+START_METHODS = ("forkserver", "spawn")
+
 
 def job_of(args: argparse.Namespace) -> Job:
     """Return the job that the flags describe.
@@ -30,7 +32,10 @@ def job_of(args: argparse.Namespace) -> Job:
     run_id = args.run_id or secrets.token_hex(4)
     if "/" in run_id or run_id.startswith("."):
         raise ConfigError(f"--run-id {run_id!r} becomes part of a file name; use letters, digits, - and _")
+    if args.start_method not in START_METHODS:
+        raise ConfigError(f"--start-method {args.start_method}: give {' or '.join(START_METHODS)}")
     return Job(
+        start_method=args.start_method,
         command=(*_command(args), *_script_arguments(args)),
         kind="module" if args.module else "program" if args.no_python else "script",
         workers=workers,

@@ -20,7 +20,6 @@ REFUSED = {
     "--rdzv-conf": "hpresil has its own rendezvous, over the agent's socket",
     "--local-addr": "on one node nothing listens on the network",
     "--monitor-interval": "the ends of workers are noticed as they happen, not by looking now and then",
-    "--start-method": "workers are always new interpreters",
     "--event-log-handler": "events are in events.jsonl of the run directory",
     "--logs-specs": "logs are in the run directory; see --log-dir",
     "--duplicate-stdout-filters": "the logs of the run directory hold every line; filter them there",
@@ -101,6 +100,13 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         *_both("--run-path"), action="store_true", help="accepted: scripts always run this way"
+    )
+    group.add_argument(
+        *_both("--start-method"),
+        default="forkserver",
+        metavar="METHOD",
+        help="forkserver: workers are forked from a process that has imported torch; spawn: each is a new "
+        "interpreter, which starts more slowly (forkserver)",
     )
     group.add_argument("--role", default="default", help="ROLE_NAME of the workers")
     group.add_argument("--run-id", "--rdzv-id", "--rdzv_id", default="", help="name of the job")

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from hpresil.launch import kernel, status
-from hpresil.launch.attendance import Attendance, Premises
+from hpresil.launch.attendance import Attendance
 from hpresil.launch.conversation import Conversation, Hands
 from hpresil.launch.failures import Failures
 from hpresil.launch.guard import Guard
@@ -36,7 +36,7 @@ from hpresil.launch.progress import Progress
 from hpresil.launch.run_directory import RunDirectory, SocketDirectory
 from hpresil.launch.terminal import Terminal
 from hpresil.launch.watch import Watch
-from hpresil.launch.workers import Workers
+from hpresil.launch.worker_environment import Premises
 from hpresil.membership import messages as m
 from hpresil.membership.client import Client
 from hpresil.membership.server import Server
@@ -113,12 +113,13 @@ class Agent:
             socket=self._sockets.agent,
             run_dir=self._directory.path,
             log_dir=self._job.log_dir or self._directory.logs,
+            arena_fds=self._arenas.fds,
             resume=self._resume[0] if self._resume else None,
         )
         attendance = self._attendance = Attendance(
             self._job,
             premises,
-            arenas=self._arenas,
+            guard=self._guard,
             picture=self._picture,
             progress=self._progress,
             failures=self._failures,
@@ -126,7 +127,7 @@ class Agent:
             client=self._client,
             over=self._ended.done,
         )
-        self._workers = attendance.workers = Workers(self._guard, attendance.gone, attendance.reaped)
+        self._workers = attendance.workers
         links = Links(self._workers, lambda w, said: attendance.conversation.said(w, said), attendance.end)
         attendance.conversation = Conversation(self._hands(links))
         stack.push_async_callback(links.close)
@@ -282,6 +283,7 @@ class Agent:
 
     async def _kill_everything(self) -> None:
         """Kill every worker and whatever descends from one; wait until the kernel is done with them."""
+        self._attendance.start_no_more()
         for worker in self._workers.live():
             self._workers.kill(worker, "killed")
         self._killing.clear()

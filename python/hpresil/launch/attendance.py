@@ -9,35 +9,23 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 from hpresil.launch.conversation import Conversation
 from hpresil.launch.failures import Failures, ending_words
+from hpresil.launch.guard import Guard
 from hpresil.launch.hang import Hang
 from hpresil.launch.job import Job
-from hpresil.launch.memory import Arenas
 from hpresil.launch.picture import Picture
 from hpresil.launch.progress import Progress
+from hpresil.launch.start_method import ForkServer
 from hpresil.launch.terminal import Terminal
-from hpresil.launch.worker_environment import Place, command, environment
+from hpresil.launch.worker_environment import Place, Premises, command, environment, shared_environment
 from hpresil.launch.workers import Gone, Start, WorkerProcess, Workers
 from hpresil.membership import messages as m
 from hpresil.membership.client import Client
 from hpresil.native import Page
 
 RESTART_DELAY_S = 0.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Premises:
-    """Where workers are started."""
-
-    node: str
-    socket: Path
-    run_dir: Path
-    log_dir: Path
-    resume: Path | None
 
 
 class Attendance:
@@ -48,7 +36,7 @@ class Attendance:
         job: Job,
         premises: Premises,
         *,
-        arenas: Arenas,
+        guard: Guard,
         picture: Picture,
         progress: Progress,
         failures: Failures,
@@ -57,28 +45,50 @@ class Attendance:
         over: Callable[[], bool],
     ) -> None:
         self._job, self._premises = job, premises
-        self._arenas, self._picture, self._progress = arenas, picture, progress
+        self._picture, self._progress = picture, progress
         self._failures, self._terminal, self._client = failures, terminal, client
         self._over = over
         self._why: dict[int, str] = {}
+        self._starting: set[asyncio.Task[None]] = set()
         self._restarts = 0
         self.exit_status = 0
         """Of the first script that failed after its last step."""
-        self.workers: Workers
+        self._environment = shared_environment(job, premises, os.environ)
+        self._fork_server: ForkServer | None = None
+        if job.start_method == "forkserver" and job.kind != "program":
+            log = premises.log_dir / "fork-server.log"
+            self._fork_server = ForkServer(command(job), self._environment, log, guard)
+        self.workers = Workers(guard, self.gone, self.reaped, self._fork_server)
         self.conversation: Conversation
 
     def start(self, message: m.StartWorker) -> None:
         """Start a process, as the coordinator says; one in place of a lost worker a little later.
 
-        A new interpreter takes processor time and this event loop, which the recovery needs now.
+        A new process takes processor time, which the recovery needs now.
         """
         if message.worker < self._job.workers + self._job.spares:
-            self._start(message)
+            delay_s = 0.0
         else:
+            delay_s = RESTART_DELAY_S
             self._restarts += 1
-            asyncio.get_running_loop().call_later(RESTART_DELAY_S, self._start, message)
+        task = asyncio.get_running_loop().create_task(self._start(message, delay_s))
+        self._starting.add(task)
+        task.add_done_callback(self._start_ended)
 
-    def _start(self, message: m.StartWorker) -> None:
+    def _start_ended(self, task: asyncio.Task[None]) -> None:
+        self._starting.discard(task)
+        if not task.cancelled():
+            task.result()  # an exception is a defect, and the event loop's handler hears of it
+
+    def start_no_more(self) -> None:
+        """Forget the processes that are being started; what exists of them already ends by itself."""
+        for task in self._starting:
+            task.cancel()
+        if self._fork_server is not None:
+            self._fork_server.close()
+
+    async def _start(self, message: m.StartWorker, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
         if self._over():
             return
         log_file = self._premises.log_dir / f"worker-{message.worker}.log"
@@ -88,17 +98,22 @@ class Attendance:
             spare=message.spare,
             command=command(self._job),
             log=log_file,
-            fds=self._arenas.fds,
-            env=lambda page: environment(self._job, self._place(message, page), os.environ),
+            fds=self._premises.arena_fds,
+            env=lambda page: environment(self._environment, self._place(message, page)),
         )
         try:
-            worker = self.workers.start(start)
+            worker = await self.workers.start(start)
         except OSError as error:
             self._terminal.say(f"worker {message.worker} cannot be started: {error}")
             self._client.say(m.WorkerLost(worker=message.worker, reason="killed"))
             return
         self._progress.event(
-            "WorkerStarted", worker=worker.id, index=worker.index, pid=worker.pid, spare=worker.spare
+            "WorkerStarted",
+            worker=worker.id,
+            index=worker.index,
+            pid=worker.pid,
+            spare=worker.spare,
+            start_method=worker.start_method,
         )
         self._client.say(m.WorkerStarted(worker=worker.id, node=self._premises.node, pid=worker.pid))
         self.conversation.started(worker)
@@ -108,14 +123,9 @@ class Attendance:
             worker=message.worker,
             index=message.index,
             restarts=self._restarts,
-            socket=self._premises.socket,
             page_fd=page.fd,
-            arena_fds=self._arenas.fds,
-            run_dir=self._premises.run_dir,
-            log_dir=self._premises.log_dir,
             # A later one would come with a version that the others have left behind: it copies instead.
             resume=None if message.spare else self._premises.resume,
-            master_port=self._job.master_port,
         )
 
     def end(self, worker: int, why: str, reason: str = "killed") -> None:

@@ -15,6 +15,8 @@ class Job:
 
     Attributes:
         command: The script, the module or the program, followed by its arguments.
+        start_method: "forkserver" forks workers from a process that has imported torch, "spawn" starts a new
+            interpreter for each; programs are always spawned.
         kind: How to start the command: "script" and "module" by Python, "program" as it is.
         workers: Size of the full group (``--nproc-per-node``).
         spares: Workers held in reserve.
@@ -36,6 +38,7 @@ class Job:
 
     command: tuple[str, ...]
     kind: Literal["script", "module", "program"] = "script"
+    start_method: Literal["forkserver", "spawn"] = "forkserver"
     workers: int = 1
     spares: int = 0
     min_workers: int = 1

@@ -20,54 +20,70 @@ LAUNCHER_ONLY = ("HPRESIL_SOCKET", "HPRESIL_PAGE_FD", "HPRESIL_ARENA_FDS", "HPRE
 
 
 @dataclass(frozen=True, kw_only=True)
+class Premises:
+    """What all workers of a node share, the way to their agent first."""
+
+    node: str
+    socket: Path
+    run_dir: Path
+    log_dir: Path
+    arena_fds: tuple[int, ...]
+    resume: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where one worker stands and how it reaches its agent."""
+    """Where one worker stands."""
 
     worker: int
     index: int
     restarts: int
-    socket: Path
     page_fd: int
-    arena_fds: tuple[int, ...]
-    run_dir: Path
-    log_dir: Path
     resume: Path | None
-    master_port: int
 
 
-def environment(job: Job, place: Place, inherited: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of the worker: the inherited ones, torchrun's, and hpresil's own."""
+def shared_environment(job: Job, premises: Premises, inherited: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that all workers have in common: inherited ones, torchrun's, hpresil's own."""
     env = {name: value for name, value in inherited.items() if name not in LAUNCHER_ONLY}
     env.setdefault("OMP_NUM_THREADS", "1")
     env.setdefault("PYTHONHASHSEED", "0")  # iteration order of sets of strings fixes bits as well
-    index, world = str(place.index), str(job.workers)
+    world = str(job.workers)
     env |= {
-        "RANK": index,
-        "LOCAL_RANK": index,
         "WORLD_SIZE": world,
         "LOCAL_WORLD_SIZE": world,
         "GROUP_RANK": "0",
         "GROUP_WORLD_SIZE": "1",
-        "ROLE_RANK": index,
         "ROLE_WORLD_SIZE": world,
         "ROLE_NAME": job.role,
         "MASTER_ADDR": job.master_addr,
-        "MASTER_PORT": str(place.master_port),
+        "MASTER_PORT": str(job.master_port),
         "TORCHELASTIC_RUN_ID": job.run_id,
-        "TORCHELASTIC_RESTART_COUNT": str(place.restarts),
         "TORCHELASTIC_MAX_RESTARTS": str(job.max_restarts),
     }
     env |= job.settings
     env |= {
-        "HPRESIL_SOCKET": str(place.socket),
-        "HPRESIL_PAGE_FD": str(place.page_fd),
-        "HPRESIL_ARENA_FDS": ",".join(map(str, place.arena_fds)),
-        "HPRESIL_WORKER": str(place.worker),
-        "HPRESIL_RUN_DIR": str(place.run_dir),
-        "HPRESIL_LOG_DIR": str(place.log_dir),
+        "HPRESIL_SOCKET": str(premises.socket),
+        "HPRESIL_ARENA_FDS": ",".join(map(str, premises.arena_fds)),
+        "HPRESIL_RUN_DIR": str(premises.run_dir),
+        "HPRESIL_LOG_DIR": str(premises.log_dir),
         "HPRESIL_AGENT_PID": str(os.getpid()),
     }
     env.pop("HPRESIL_RESUME", None)
+    return env
+
+
+def environment(shared: Mapping[str, str], place: Place) -> dict[str, str]:
+    """Return the variables of one worker."""
+    index = str(place.index)
+    env = {
+        **shared,
+        "RANK": index,
+        "LOCAL_RANK": index,
+        "ROLE_RANK": index,
+        "TORCHELASTIC_RESTART_COUNT": str(place.restarts),
+        "HPRESIL_PAGE_FD": str(place.page_fd),
+        "HPRESIL_WORKER": str(place.worker),
+    }
     if place.resume is not None:
         env["HPRESIL_RESUME"] = str(place.resume)
     return env

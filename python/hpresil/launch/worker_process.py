@@ -22,6 +22,7 @@ import json
 import os
 import runpy
 import signal
+import socket
 import sys
 import traceback
 import types
@@ -32,6 +33,7 @@ from typing import Any
 
 from hpresil.base.errors import HpresilError, JobStopped
 from hpresil.base.phases import PHASES
+from hpresil.launch import fork_server
 from hpresil.launch.marks import BEGIN_MARK, END_MARK
 from hpresil.native import Page, set_pdeathsig
 from hpresil.runtime.environment import adopt_page
@@ -45,6 +47,9 @@ def main() -> None:
     """Run the command that follows ``-c STARTER`` on the command line."""
     kind, *command = sys.argv[1:]
     tie_to_agent()
+    if fork_server.CONTROL in os.environ:
+        fork_server.serve(socket.socket(fileno=int(os.environ.pop(fork_server.CONTROL))))
+        tie_to_agent()  # a worker now, forked a moment ago
     if kind == "program":
         os.execvp(command[0], command)
     page = hold_page()

@@ -9,14 +9,13 @@ What a worker started and left behind in its session is adopted by the agent (it
 too. A process that left the session lives until the job ends. Children that this process had before (of a
 shell that became `hpresil` by ``exec``) are nobody's orphans and are left alone.
 
-Everything here runs in the agent's main thread: PR_SET_PDEATHSIG follows the thread that spawned.
+Everything here runs in the agent's main thread: PR_SET_PDEATHSIG follows the thread that is the parent.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from pathlib import Path
 from hpresil.base.phases import PHASES
 from hpresil.launch import kernel
 from hpresil.launch.guard import Guard
+from hpresil.launch.start_method import Forked, ForkServer, Launch, Process, spawn
 from hpresil.native import DeathWatch, Page, PageState
 
 ARMED = frozenset({"computing", "waiting", "applying", "tail"})
@@ -61,7 +61,7 @@ class WorkerProcess:
     index: int
     spare: bool
     log: Path
-    process: subprocess.Popen[bytes]
+    process: Process
     pidfd: int
     page: Page
     watch: DeathWatch
@@ -74,6 +74,11 @@ class WorkerProcess:
     def pid(self) -> int:
         """Its process id, which is its process group and session too."""
         return self.process.pid
+
+    @property
+    def start_method(self) -> str:
+        """How the process came to be: "forkserver" or "spawn"."""
+        return "forkserver" if isinstance(self.process, Forked) else "spawn"
 
     @property
     def error_file(self) -> Path:
@@ -108,6 +113,7 @@ class Workers:
         guard: Told of every process group.
         on_gone: Called once for each worker when its end is noticed.
         on_reaped: Called once for each worker when it has been reaped, with its exit status.
+        fork_server: Where processes come from; None: each is a new interpreter.
     """
 
     def __init__(
@@ -115,9 +121,11 @@ class Workers:
         guard: Guard,
         on_gone: Callable[[WorkerProcess, Gone], None],
         on_reaped: Callable[[WorkerProcess, int], None],
+        fork_server: ForkServer | None = None,
     ) -> None:
         self._guard = guard
         self._on_gone, self._on_reaped = on_gone, on_reaped
+        self._fork_server = fork_server
         self._loop = asyncio.get_running_loop()
         self._all: dict[int, WorkerProcess] = {}
         self._others = kernel.children()  # the guardian, and whoever was here before the job
@@ -135,22 +143,18 @@ class Workers:
         found = self._all.get(worker)
         return found if found is not None and found.gone is None else None
 
-    def start(self, start: Start) -> WorkerProcess:
+    async def start(self, start: Start) -> WorkerProcess:
         """Start a process; raises OSError if the system cannot."""
         page = Page.create()
         log_fd = os.open(start.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
-            process = subprocess.Popen(
-                start.command,
-                env=dict(start.env(page)),
-                stdin=subprocess.DEVNULL,
-                stdout=log_fd,
-                stderr=log_fd,
-                start_new_session=True,
-                pass_fds=(page.fd, *start.fds),
-            )
+            launch = Launch(start.command, start.env(page), log_fd, (page.fd, *start.fds))
+            process = await self._fork_server.fork(launch) if self._fork_server else None
+            return self._started(start, page, process or spawn(launch))
         finally:
             os.close(log_fd)
+
+    def _started(self, start: Start, page: Page, process: Process) -> WorkerProcess:
         self._guard.add_group(process.pid)
         worker = WorkerProcess(
             id=start.worker,

@@ -1,21 +1,30 @@
 from pathlib import Path
 
 from hpresil.launch.job import Job
-from hpresil.launch.worker_environment import Place, command, environment
+from hpresil.launch.worker_environment import Place, Premises, command, environment, shared_environment
+
+PREMISES = Premises(
+    node="here",
+    socket=Path("/s/agent"),
+    run_dir=Path("/r"),
+    log_dir=Path("/r/logs"),
+    arena_fds=(7, 8),
+    resume=None,
+)
 
 
-def place(**more):
-    values = {"worker": 5, "index": 2, "restarts": 1, "page_fd": 9, "arena_fds": (7, 8), "master_port": 29500}
-    values |= {"socket": Path("/s/agent"), "run_dir": Path("/r"), "log_dir": Path("/r/logs"), "resume": None}
-    return Place(**(values | more))
+def variables(inherited, resume=None, **more):
+    shared = shared_environment(job(**more), PREMISES, inherited)
+    return environment(shared, Place(worker=5, index=2, restarts=1, page_fd=9, resume=resume))
 
 
 def job(**more):
-    return Job(command=("train.py", "--lr", "1"), workers=3, run_id="abc", role="trainer", **more)
+    command = ("train.py", "--lr", "1")
+    return Job(command=command, workers=3, run_id="abc", role="trainer", master_port=29500, **more)
 
 
 def test_a_worker_gets_torchruns_variables_and_ours():
-    env = environment(job(settings={"HPRESIL_SLOTS": "16"}), place(), {"PATH": "/bin"})
+    env = variables({"PATH": "/bin"}, settings={"HPRESIL_SLOTS": "16"})
     expected = {
         "PATH": "/bin",
         "OMP_NUM_THREADS": "1",
@@ -46,13 +55,13 @@ def test_a_worker_gets_torchruns_variables_and_ours():
 
 
 def test_what_the_user_set_stays():
-    env = environment(job(), place(), {"OMP_NUM_THREADS": "4", "PYTHONHASHSEED": "7"})
+    env = variables({"OMP_NUM_THREADS": "4", "PYTHONHASHSEED": "7"})
     assert (env["OMP_NUM_THREADS"], env["PYTHONHASHSEED"]) == ("4", "7")
 
 
 def test_a_resume_is_named_and_an_inherited_one_is_not_believed():
-    assert "HPRESIL_RESUME" not in environment(job(), place(), {"HPRESIL_RESUME": "/old"})
-    assert environment(job(), place(resume=Path("/c/step-1")), {})["HPRESIL_RESUME"] == "/c/step-1"
+    assert "HPRESIL_RESUME" not in variables({"HPRESIL_RESUME": "/old"})
+    assert variables({}, resume=Path("/c/step-1"))["HPRESIL_RESUME"] == "/c/step-1"
 
 
 def test_the_command_is_the_interpreter_with_the_shim():

@@ -46,11 +46,11 @@ def supervise(tmp_path, scenario):
         seen, guard = Seen(), Guard()
         workers = Workers(guard, seen.on_gone, seen.on_reaped)
 
-        def start(worker, *command):
+        async def start(worker, *command):
             words = [sys.executable, "-c", HOLDING, *command] if len(command) == 2 else list(command)
             log = tmp_path / f"worker-{worker}.log"
             env = {**os.environ}
-            return workers.start(
+            return await workers.start(
                 Start(worker, 0, False, words, log, (), lambda page: {**env, "FD": str(page.fd)})
             )
 
@@ -74,7 +74,7 @@ async def printed(worker):
 
 def test_an_exit_without_a_page_is_seen_through_the_pidfd(tmp_path):
     async def scenario(workers, start, seen):
-        worker = start(0, "sh", "-c", "exit 3", "")
+        worker = await start(0, "sh", "-c", "exit 3", "")
         await worker.reaped.wait()
         gone, _ = seen.gone[0]
         assert (gone.reason, gone.status, gone.armed, gone.step) == ("exited", 3, False, -1)
@@ -87,7 +87,7 @@ def test_an_exit_without_a_page_is_seen_through_the_pidfd(tmp_path):
 @pytest.mark.parametrize(("how", "reason", "status"), [("kill", "killed", -9), ("exit", "exited", 3)])
 def test_the_end_of_a_big_process_is_known_before_its_memory_is_free(tmp_path, how, reason, status):
     async def scenario(workers, start, seen):
-        worker = start(0, how, "600")
+        worker = await start(0, how, "600")
         await worker.reaped.wait()
         gone, noticed = seen.gone[0]
         assert (gone.reason, gone.status) == (reason, status)
@@ -99,7 +99,7 @@ def test_the_end_of_a_big_process_is_known_before_its_memory_is_free(tmp_path, h
 
 def test_a_worker_that_gives_notice_is_fenced(tmp_path):
     async def scenario(workers, start, seen):
-        worker = start(0, "notice", "1")
+        worker = await start(0, "notice", "1")
         await worker.reaped.wait()
         assert (seen.gone[0][0].reason, seen.gone[0][0].status) == ("ended", None)
         assert seen.reaped[0][0] == -9
@@ -110,7 +110,7 @@ def test_a_worker_that_gives_notice_is_fenced(tmp_path):
 def test_what_it_announced_is_its_status(tmp_path):
     async def scenario(workers, start, seen):
         (tmp_path / "worker-0.exit").write_text("5\n")
-        worker = start(0, "notice", "1")
+        worker = await start(0, "notice", "1")
         await worker.reaped.wait()
         assert (seen.gone[0][0].reason, seen.gone[0][0].status) == ("exited", 5)
 
@@ -119,7 +119,7 @@ def test_what_it_announced_is_its_status(tmp_path):
 
 def test_after_the_job_a_notice_gives_it_time_to_leave(tmp_path):
     async def scenario(workers, start, seen):
-        worker = start(0, "notice", "1")
+        worker = await start(0, "notice", "1")
         worker.may_leave = True
         await printed(worker)
         await asyncio.sleep(0.3)
@@ -133,7 +133,7 @@ def test_after_the_job_a_notice_gives_it_time_to_leave(tmp_path):
 
 def test_the_reason_of_a_kill_is_what_the_agent_says_once(tmp_path):
     async def scenario(workers, start, seen):
-        worker = start(0, "wait", "1")
+        worker = await start(0, "wait", "1")
         await printed(worker)
         os.kill(worker.pid, signal.SIGSTOP)
         workers.kill(worker, "hung")
@@ -148,7 +148,7 @@ def test_the_reason_of_a_kill_is_what_the_agent_says_once(tmp_path):
 
 def test_the_whole_group_goes_also_after_a_clean_exit(tmp_path):
     async def scenario(workers, start, seen):
-        worker = start(0, "sh", "-c", "sleep 100 & echo $! ready", "")
+        worker = await start(0, "sh", "-c", "sleep 100 & echo $! ready", "")
         await worker.reaped.wait()
         child = int(worker.log.read_text().split()[0])
         for _ in range(200):
@@ -163,7 +163,7 @@ def test_the_whole_group_goes_also_after_a_clean_exit(tmp_path):
 def test_nothing_is_kept_open_for_workers_of_the_past(tmp_path):
     async def scenario(workers, start, seen):
         async def one(worker):
-            await start(worker, "true", "", "").reaped.wait()
+            await (await start(worker, "true", "", "")).reaped.wait()
 
         await one(0)
         await asyncio.sleep(1.2)  # a watch ends within a second
@@ -182,7 +182,7 @@ def test_nothing_is_kept_open_for_workers_of_the_past(tmp_path):
 def test_a_program_that_cannot_be_started_leaves_nothing(tmp_path):
     async def scenario(workers, start, seen):
         with pytest.raises(FileNotFoundError):
-            start(0, "/nonexistent/program", "", "")
+            await start(0, "/nonexistent/program", "", "")
         assert workers.all() == []
 
     supervise(tmp_path, scenario)
@@ -201,7 +201,7 @@ async def main():
     workers = Workers(guard, lambda *a: None, lambda *a: None)
     words = ["sh", "-c", "setsid sleep 100 & sleep 0.2"]
     log = Path({str(tmp_path / "w.log")!r})
-    worker = workers.start(Start(0, 0, False, words, log, (), lambda page: os.environ))
+    worker = await workers.start(Start(0, 0, False, words, log, (), lambda page: os.environ))
     await worker.reaped.wait()
     workers.collect_orphans()
     print(len(kernel.children() - {{guard.pid}}))
