@@ -297,7 +297,8 @@ def test_too_few_workers_save_and_stop_and_a_resume_goes_on(undisturbed: list[An
     assert done.status == 1
     assert done.fired
     assert "at least 2" in done.output or "min-workers" in done.output
-    assert "step-00000005" in done.output, done.output
+    # The survivor may not have heard yet that step 4 was committed; then it is version 4 that it saves.
+    assert "step-00000005" in done.output or "step-00000004" in done.output, done.output
     again = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, nproc=2, flags=("--resume",))
     assert again.status == 0, again.output
     assert lines(again.record) == undisturbed

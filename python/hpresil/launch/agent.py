@@ -255,6 +255,7 @@ class Agent:
             slot=ended.slot,
             saved=ended.saved,
         )
+        self._attendance.start_no_more()
         picture, job = self._picture, self._job
         may_leave = picture.released if ended.status == 0 else picture.stopped
         for worker in self._workers.live():
@@ -283,7 +284,7 @@ class Agent:
 
     async def _kill_everything(self) -> None:
         """Kill every worker and whatever descends from one; wait until the kernel is done with them."""
-        self._attendance.start_no_more()
+        self._attendance.start_no_more()  # also when something failed before the job ended
         for worker in self._workers.live():
             self._workers.kill(worker, "killed")
         self._killing.clear()
