@@ -27,6 +27,8 @@ from hpresil.launch.start_method import Forked, ForkServer, Launch, Process, spa
 from hpresil.native import DeathWatch, Page, PageState
 
 ARMED = frozenset({"computing", "waiting", "applying", "tail"})
+LAST_WORDS_S = 0.25
+"""How long a crashing worker, which counts as gone already, may take to write its stacks to the log."""
 
 
 @dataclass(frozen=True)
@@ -205,8 +207,15 @@ class Workers:
         else:
             gone = _ended(worker, page)
         worker.gone = gone
-        kernel.kill_group(worker.pid)
+        if page.fatal_signal and not worker.condemned:
+            self._loop.call_later(LAST_WORDS_S, self._kill, worker)
+        else:
+            self._kill(worker)
         self._on_gone(worker, gone)
+
+    def _kill(self, worker: WorkerProcess) -> None:
+        if worker.id in self._all:  # not reaped, so the number is still its own
+            kernel.kill_group(worker.pid)
 
     def _exited(self, worker: WorkerProcess) -> None:
         self._loop.remove_reader(worker.pidfd)
