@@ -27,7 +27,7 @@ class World:
         self.plan, self.random = plan, random.Random(seed)
         self.job = Job(plan, self.random)
         self.settings = Settings(
-            nproc_per_node=plan.workers,
+            workers=plan.workers,
             spares=plan.spares,
             min_workers=plan.min_workers,
             max_restarts=plan.restarts,
@@ -119,7 +119,7 @@ class World:
         said = worker.outbox.popleft()
         if isinstance(said, m.Served):
             self.sealed = said.version
-            self._happens(m.FrameSealed(version=said.version, frame=0))
+            self._happens(m.FrameSealed(node="host", version=said.version, frame=0))
             decision = self.job.decisions[said.generation]
             if self.state.generation == said.generation:
                 ready = m.StateReady(generation=said.generation, version=said.version, frame=0)

@@ -163,7 +163,7 @@ class Agent:
     def _settings(self) -> Settings:
         job, config = self._job, self._job.config
         return Settings(
-            nproc_per_node=job.workers,
+            workers=job.workers,
             spares=job.spares,
             min_workers=job.min_workers,
             max_restarts=job.max_restarts,

@@ -30,6 +30,17 @@ def _named(turn: Turn, workers: list[Worker]) -> str:
     return ", ".join(f"worker {w.id} (process {w.pid}, for {turn.now - w.since:.0f} s)" for w in workers)
 
 
+def _joining(turn: Turn) -> None:
+    limit_s = turn.state.settings.join_timeout_s
+    if _late(turn, turn.state.since, limit_s):
+        there = ", ".join(turn.state.nodes) or "none"
+        reason = (
+            f"not all {turn.state.settings.nnodes} nodes joined within {limit_s:g} s; there: {there}. Start "
+            "hpresil run with the same --coordinator on the others, or lower --nnodes"
+        )
+        ending.end(turn, Ending(status=1, reason=reason))
+
+
 def _forming(turn: Turn) -> None:
     limit_s = turn.state.settings.join_timeout_s
     missing = [w for w in turn.state.workers.values() if w.seat and w.phase == "starting"]
@@ -108,6 +119,7 @@ def _stopping(turn: Turn) -> None:
 
 
 _BY_PHASE: dict[str, Callable[[Turn], None]] = {
+    "joining": _joining,
     "forming": _forming,
     "waiting": _waiting,
     "regrouping": _regrouping,

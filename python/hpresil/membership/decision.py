@@ -34,7 +34,8 @@ class Known:
         pristine: Members whose state is still as the script built it.
         newest: The highest version that is known to have existed; -1 for none.
         resumed: The job started from a checkpoint.
-        sealed: The version in the agent's newest sealed frame; -1 for none.
+        sealed: The newest version in a sealed frame of an agent; -1 for none.
+        store: The node of that agent.
         avoid: Sources that failed before, used only if there is no other.
     """
 
@@ -43,6 +44,7 @@ class Known:
     newest: int = -1
     resumed: bool = False
     sealed: int = -1
+    store: str = ""
     avoid: tuple[int, ...] = ()
 
 
@@ -97,12 +99,19 @@ def _without_state(generation: int, members: Sequence[int], known: Known) -> Dec
         return Decision(generation=generation, target=0, sources=sources, roll=[], slots=slots, initial=True)
     if known.sealed >= 0:
         sources = dict.fromkeys(members, -1)
-        return Decision(generation=generation, target=known.sealed, sources=sources, roll=[], slots=slots)
+        return Decision(
+            generation=generation,
+            target=known.sealed,
+            sources=sources,
+            roll=[],
+            slots=slots,
+            store=known.store,
+        )
     if fresh:
         return Undecided("unseeded", "no member has the state as the script built it")
     return Undecided(
         "lost",
-        f"workers {', '.join(map(str, members))} have no copy, and the agent holds no sealed snapshot",
+        f"workers {', '.join(map(str, members))} have no copy, and no agent holds a sealed snapshot",
     )
 
 

@@ -92,6 +92,13 @@ def saved(turn: Turn, worker: int, answer: Saved) -> None:
         end(turn, msgspec.structs.replace(ending, errors=()), answer.path)
 
 
+def lost(turn: Turn, worker: int, why: str) -> None:
+    """A worker is gone while the job ends; only the one that saves matters."""
+    current = turn.state.ending
+    if current is not None and current.saver == worker:
+        saver_failed(turn, f"was lost ({why})")
+
+
 def saver_failed(turn: Turn, why: str) -> None:
     """Ask the next member, since the one that should save did not."""
     ending = turn.state.ending

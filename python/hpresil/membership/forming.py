@@ -12,42 +12,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hpresil.membership import ending, view
-from hpresil.membership.messages import AgentJoined, Ready, StartWorker, WorkerLost
-from hpresil.membership.state import READY, Ending, Worker
+from hpresil.membership import ending, nodes, view
+from hpresil.membership.messages import Ready, StartWorker, WorkerLost
+from hpresil.membership.state import READY, Ending, Node, Worker
 from hpresil.membership.turn import Turn
 
 
-def agent_joined(turn: Turn, message: AgentJoined) -> None:
-    """Start the workers of the node, the seats first."""
-    if turn.state.phase != "joining":
-        return
-    turn.set(phase="forming", since=turn.now, node=message.node)
-    settings = turn.state.settings
-    for place in range(settings.nproc_per_node + settings.spares):
-        _start(turn, seat=place < settings.nproc_per_node)
-
-
-def _start(turn: Turn, *, seat: bool) -> None:
-    taken = {worker.index for worker in turn.state.workers.values()}
-    index = next(i for i in range(len(taken) + 1) if i not in taken)
-    worker = Worker(id=turn.state.next_worker, index=index, node=turn.state.node, since=turn.now, seat=seat)
-    turn.set(next_worker=worker.id + 1)
-    turn.put(worker)
-    turn.actions.append(StartWorker(worker=worker.id, index=index, spare=not seat))
-
-
 def replenish(turn: Turn) -> None:
-    """Start processes for those that are gone, as long as restarts are left."""
+    """Start processes until there are as many as the job wants, as long as there is room for them.
+
+    What a node has room for costs nothing the first time; after that each process is a restart.
+    """
     state = turn.state
     if state.phase in ("joining", "stopping", "ended") or turn.closing():
         return
     settings = state.settings
-    wanted = settings.nproc_per_node + settings.spares - state.refused - len(state.exited)
-    while len(turn.state.workers) < wanted and turn.state.restarts < settings.max_restarts:
-        turn.set(restarts=turn.state.restarts + 1)
+    wanted = settings.workers + settings.spares - state.refused - len(state.exited)
+    while len(turn.state.workers) < wanted:
         forming = turn.state.phase == "forming"
-        _start(turn, seat=forming and len(_seats(turn)) < settings.nproc_per_node)
+        seat = forming and len(_seats(turn)) < settings.workers
+        node = nodes.room(turn, spare=not seat)
+        if node is None:
+            return
+        if node.started >= nodes.places(turn):
+            if turn.state.restarts >= settings.max_restarts:
+                return
+            turn.set(restarts=turn.state.restarts + 1)
+        _start(turn, node, seat=seat)
+
+
+def _start(turn: Turn, node: Node, *, seat: bool) -> None:
+    taken = {worker.index for worker in turn.state.workers.values() if worker.node == node.name}
+    index = next(i for i in range(len(taken) + 1) if i not in taken)
+    worker = Worker(id=turn.state.next_worker, index=index, node=node.name, since=turn.now, seat=seat)
+    turn.set(next_worker=worker.id + 1)
+    turn.put(worker)
+    nodes.started(turn, node)
+    turn.actions.append(StartWorker(worker=worker.id, node=node.name, index=index, spare=not seat))
 
 
 def _seats(turn: Turn) -> list[Worker]:
@@ -135,7 +136,8 @@ def lost(turn: Turn, worker: Worker, message: WorkerLost) -> None:
         if not turn.state.workers:
             ending.end(turn, Ending(status=0, reason="script ended without using hpresil"))
         return
-    before = [x for x in turn.state.losses[:-1] if x.index == worker.index and not x.was_ready]
+    place = (worker.node, worker.index)
+    before = [x for x in turn.state.losses[:-1] if (x.node, x.index) == place and not x.was_ready]
     if never_ready and before:
         status = 128 - message.status if message.status is not None and message.status < 0 else 1
         reason = (
@@ -144,12 +146,20 @@ def lost(turn: Turn, worker: Worker, message: WorkerLost) -> None:
         )
         ending.end(turn, Ending(status=status, reason=reason, worker=worker.id))
         return
-    _fill_seats(turn)  # first: whoever waits in reserve is nearer than a new process
+    seats_lost(turn)
+
+
+def seats_lost(turn: Turn) -> None:
+    """Fill the seats of those that are gone; whoever waits in reserve is nearer than a new process."""
+    _fill_seats(turn)
     replenish(turn)
 
 
 def settle(turn: Turn) -> None:
-    """Install the first view when all seats are ready, or end if it can never be."""
+    """Begin when the nodes are there; install the first view when all seats are ready, or end."""
+    if turn.state.phase == "joining" and nodes.all_there(turn):
+        turn.set(phase="forming", since=turn.now)
+        replenish(turn)
     if turn.state.phase != "forming":
         return
     ready_ones = sorted(w.id for w in turn.state.workers.values() if w.phase in READY)
@@ -176,7 +186,7 @@ def settle(turn: Turn) -> None:
 
 def _fill_seats(turn: Turn) -> None:
     """Give seats that were lost to workers from the reserve, ready ones first."""
-    missing = turn.state.settings.nproc_per_node - len(_seats(turn))
+    missing = turn.state.settings.workers - len(_seats(turn))
     reserve = [w for w in turn.state.workers.values() if not w.seat and w.phase != "fenced"]
     reserve.sort(key=lambda worker: (worker.phase not in READY, worker.id))
     for worker in reserve[:missing]:

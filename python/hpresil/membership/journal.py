@@ -26,7 +26,7 @@ from typing import NamedTuple
 import msgspec
 
 from hpresil.base.errors import ConfigError
-from hpresil.membership.machine import Event, State, Tick, begin, step
+from hpresil.membership.machine import Event, NodeLost, State, Tick, begin, step
 from hpresil.membership.messages import MAX_FRAME_BYTES, Committed, FromAgent, Relayed
 from hpresil.membership.state import Settings, Value
 
@@ -47,7 +47,7 @@ class Entry(Value, frozen=True, kw_only=True, tag=True):
 
     at: float
     generation: int
-    event: FromAgent | None
+    event: FromAgent | NodeLost | None
 
 
 class Replay(NamedTuple):

@@ -4,6 +4,7 @@
 event is what an agent says, or a `Tick`; an action is what an agent is told. All rules are in the
 modules beside this one; here an event finds its rule, and what follows from the new state is done.
 
+    nodes       agents that join, and whether they reach each other
     forming     processes, the first view, replacements
     view        views, reports, the decision
     waiting     no view is possible now
@@ -34,6 +35,7 @@ from hpresil.membership import (
     failures,
     forming,
     groups,
+    nodes,
     training,
     transfers,
     view,
@@ -51,7 +53,14 @@ class Tick(m.Message, frozen=True, kw_only=True):
     """Time has passed: deadlines are looked at."""
 
 
-Event = FromAgent | Tick
+class NodeLost(m.Message, frozen=True, kw_only=True):
+    """The connection to the agent of ``node`` is gone, and so is everything on that node."""
+
+    node: str
+    why: str
+
+
+Event = FromAgent | Tick | NodeLost
 
 
 def step(state: State, event: Event, now: float) -> tuple[State, list[ToAgent]]:
@@ -111,7 +120,10 @@ def _finished(turn: Turn, worker: int, message: m.Finished) -> None:
 
 
 def _frame_sealed(turn: Turn, event: m.FrameSealed) -> None:
-    turn.set(sealed=Sealed(version=event.version, frame=event.frame))
+    others = {node: sealed for node, sealed in turn.state.sealed.items() if node != event.node}
+    if event.version >= 0 and event.node in turn.state.nodes:
+        others[event.node] = Sealed(version=event.version, frame=event.frame)
+    turn.set(sealed=others)
 
 
 def _drain_requested(turn: Turn, event: m.DrainRequested) -> None:
@@ -133,9 +145,7 @@ def _worker_lost(turn: Turn, event: m.WorkerLost) -> None:
     seats = [None if member == worker.id else member for member in turn.state.members]
     turn.remove(worker.id)
     if turn.state.phase == "stopping":
-        current = turn.state.ending
-        if current is not None and current.saver == worker.id:
-            ending.saver_failed(turn, f"was lost ({event.reason})")
+        ending.lost(turn, worker.id, event.reason)
         return
     if turn.state.phase == "forming":
         forming.lost(turn, worker, event)
@@ -147,9 +157,36 @@ def _worker_lost(turn: Turn, event: m.WorkerLost) -> None:
     forming.replenish(turn)
 
 
+def _reached(turn: Turn, event: m.Reached) -> None:
+    nodes.reached(turn, event)
+    forming.replenish(turn)  # a node that joined later has room now
+
+
+def _node_lost(turn: Turn, event: NodeLost) -> None:
+    """Everybody on the node is lost at once, so that there is one view without them, not several."""
+    if event.node not in turn.state.nodes:
+        return
+    lost = {w.id: w for w in turn.state.workers.values() if w.node == event.node}
+    seats = [None if member in lost else member for member in turn.state.members]
+    for worker in lost.values():
+        _remember(turn, worker, m.WorkerLost(worker=worker.id, reason="node lost"))
+        turn.remove(worker.id)
+    nodes.forget(turn, event.node)
+    if turn.state.phase == "stopping":
+        for worker in lost.values():
+            ending.lost(turn, worker.id, f"node lost: {event.why}")
+    elif turn.state.phase == "forming":
+        forming.seats_lost(turn)
+    elif turn.state.phase != "joining":
+        if any(worker.phase == "member" for worker in lost.values()):
+            view.seats_lost(turn, seats, f"node {event.node} lost ({event.why})")
+        forming.replenish(turn)
+
+
 def _remember(turn: Turn, worker: Worker, event: m.WorkerLost) -> None:
     loss = Loss(
         worker=worker.id,
+        node=worker.node,
         index=worker.index,
         rank=turn.rank(worker.id),
         was_ready=worker.phase != "starting",
@@ -179,7 +216,9 @@ _SAID: dict[type[m.Message], Callable[[Turn, int, Any], None]] = {
 
 _RULES: dict[type[m.Message], Callable[[Turn, Any], None]] = {
     Tick: lambda turn, event: deadlines.tick(turn),
-    m.AgentJoined: forming.agent_joined,
+    m.AgentJoined: nodes.joined,
+    m.Reached: _reached,
+    NodeLost: _node_lost,
     m.Relayed: _relayed,
     m.WorkerStarted: _worker_started,
     m.WorkerLost: _worker_lost,

@@ -14,7 +14,7 @@ Versions: -1 means "no state". All times are monotonic seconds of the sender's m
 from __future__ import annotations
 
 import struct
-from typing import Union
+from typing import Any, Union
 
 import msgspec
 
@@ -241,8 +241,8 @@ class Decision(Message, frozen=True, kw_only=True):
     """What the members of ``generation`` do, made from all their reports.
 
     Everyone ends at version ``target``. ``sources[w]`` is where newcomer ``w`` copies its state
-    from: a worker id, or -1 for the agent's newest sealed frame. ``roll``: the holding workers one
-    version behind, which apply the gradient they hold. ``slots[r]``: the slots of step ``target``
+    from: a worker id, or -1 for the newest sealed frame of ``store``'s agent. ``roll``: the holding
+    workers one version behind, which apply the gradient they hold. ``slots[r]``: the slots of step ``target``
     rank ``r`` carries, those it already has included. ``finished``: the loop ends at ``target``.
     ``initial``: no version exists yet; rank 0's state is version 0.
     """
@@ -254,6 +254,7 @@ class Decision(Message, frozen=True, kw_only=True):
     slots: list[list[int]]
     finished: bool = False
     initial: bool = False
+    store: str = ""
 
 
 class Serve(Message, frozen=True, kw_only=True):
@@ -308,10 +309,34 @@ ToWorker = Union[StandBy, View, Decision, Serve, StateReady, Drain, Save, Releas
 
 
 class AgentJoined(Message, frozen=True, kw_only=True):
-    """First frame of an agent."""
+    """First frame of an agent. ``address``: HOST:PORT at which other agents reach it; "" on one node.
+
+    ``build``: the version of hpresil; agents of different versions do not work together.
+    """
 
     node: str
     pid: int
+    address: str = ""
+    build: str = ""
+
+
+class Alive(Message, frozen=True, kw_only=True):
+    """Said every second by an agent of another node, so that its silence means something."""
+
+
+class Reached(Message, frozen=True, kw_only=True):
+    """Answer to `Probe`: the nodes that were tried, and those of them that could not be reached, why."""
+
+    node: str
+    tried: list[str]
+    failed: dict[str, str] = {}
+
+
+class Noted(Message, frozen=True, kw_only=True):
+    """An event on another node, for the job's list of events. Durations in seconds, times of that node."""
+
+    event: str
+    fields: dict[str, Any]
 
 
 class Relayed(Message, frozen=True, kw_only=True):
@@ -346,8 +371,9 @@ class WorkerLost(Message, frozen=True, kw_only=True):
 
 
 class FrameSealed(Message, frozen=True, kw_only=True):
-    """The agent's newest sealed frame holds ``version``."""
+    """The newest sealed frame of ``node``'s agent holds ``version``; -1: it has none any more."""
 
+    node: str
     version: int
     frame: int
 
@@ -358,7 +384,9 @@ class DrainRequested(Message, frozen=True, kw_only=True):
     why: str
 
 
-FromAgent = Union[AgentJoined, Relayed, WorkerStarted, WorkerLost, FrameSealed, DrainRequested]
+FromAgent = Union[
+    AgentJoined, Alive, Reached, Noted, Relayed, WorkerStarted, WorkerLost, FrameSealed, DrainRequested
+]
 
 
 # --------------------------------------------------------------------------- coordinator → agent
@@ -375,6 +403,7 @@ class StartWorker(Message, frozen=True, kw_only=True):
     """Start a process for the new worker id ``worker``; ``index`` is its place on the node."""
 
     worker: int
+    node: str
     index: int
     spare: bool
 
@@ -399,7 +428,32 @@ class JobEnded(Message, frozen=True, kw_only=True):
     saved: str = ""
 
 
-ToAgent = Union[Deliver, StartWorker, FenceWorker, JobEnded]
+class Probe(Message, frozen=True, kw_only=True):
+    """Try to reach these agents (node → HOST:PORT) and answer `Reached`."""
+
+    node: str
+    addresses: dict[str, str]
+
+
+class Roster(Message, frozen=True, kw_only=True):
+    """Where the workers of ``generation`` are (worker → node), and the nodes (node → HOST:PORT).
+
+    Precedes everything about that generation.
+    """
+
+    generation: int
+    workers: dict[int, str]
+    addresses: dict[str, str]
+
+
+class Rejected(Message, frozen=True, kw_only=True):
+    """This agent is not taken in, or not any more; what it runs must end."""
+
+    node: str
+    reason: str
+
+
+ToAgent = Union[Deliver, StartWorker, FenceWorker, Probe, Roster, Rejected, JobEnded]
 
 
 AnyMessage = Union[FromWorker, ToWorker, FromAgent, ToAgent]

@@ -34,7 +34,10 @@ from hpresil.membership.messages import (
     FenceWorker,
     FromAgent,
     JobEnded,
+    Probe,
+    Rejected,
     Relayed,
+    Roster,
     StartWorker,
     StoreGet,
     StoreSet,
@@ -191,9 +194,11 @@ class Server:
         match action:
             case Deliver():
                 nodes = [self._node_of(action.to)]
-            case StartWorker() | FenceWorker():
+            case FenceWorker():
                 nodes = [self._node_of(action.worker)]
-            case JobEnded():
+            case StartWorker() | Probe() | Rejected():
+                nodes = [action.node]
+            case Roster() | JobEnded():
                 nodes = list(self._agents)
         for node in nodes:
             self._tell(node, action)

@@ -32,7 +32,9 @@ class Settings(Value, frozen=True, kw_only=True):
     """What the command line fixes for the job; times in seconds.
 
     Attributes:
-        nproc_per_node: Members of the full group.
+        workers: Members of the full group.
+        nnodes: How many nodes the first view waits for.
+        places: The most processes of one node; 0: as many as the job has.
         spares: Workers held in reserve.
         min_workers: The smallest group that may train.
         max_restarts: Replacement processes over the whole job.
@@ -47,7 +49,9 @@ class Settings(Value, frozen=True, kw_only=True):
         resumed: Workers start from a checkpoint.
     """
 
-    nproc_per_node: int
+    workers: int
+    nnodes: int = 1
+    places: int = 0
     spares: int = 0
     min_workers: int = 1
     max_restarts: int = 16
@@ -63,13 +67,13 @@ class Settings(Value, frozen=True, kw_only=True):
 
     def check(self) -> None:
         """Raise ConfigError if no job can run with these."""
-        if self.nproc_per_node < 1:
-            raise ConfigError(f"nproc-per-node is {self.nproc_per_node}; it must be at least 1")
+        if self.workers < 1:
+            raise ConfigError(f"there are {self.workers} workers; there must be at least 1")
         if self.spares < 0 or self.max_restarts < 0 or self.first_generation < 0:
             raise ConfigError("spares, max-restarts and the first generation must not be negative")
-        if not 1 <= self.min_workers <= self.nproc_per_node:
+        if not 1 <= self.min_workers <= self.workers:
             raise ConfigError(
-                f"min-workers is {self.min_workers}; possible is 1 to nproc-per-node ({self.nproc_per_node})"
+                f"min-workers is {self.min_workers}; possible is 1 to the number of workers ({self.workers})"
             )
 
 
@@ -103,6 +107,7 @@ class Loss(Value, frozen=True, kw_only=True):
     """A worker that is gone, for messages and for the status page."""
 
     worker: int
+    node: str
     index: int
     rank: int
     was_ready: bool
@@ -121,8 +126,23 @@ class Failure(Value, frozen=True, kw_only=True):
     count: int
 
 
+class Node(Value, frozen=True, kw_only=True):
+    """One agent that is connected.
+
+    ``order``: how many joined before it. ``unproven``: the agents whose word is still awaited that they
+    reach it, or that it reaches the others. ``started``: processes started there so far.
+    """
+
+    name: str
+    order: int
+    address: str
+    since: float
+    unproven: tuple[str, ...] = ()
+    started: int = 0
+
+
 class Sealed(Value, frozen=True, kw_only=True):
-    """The agent's newest sealed frame."""
+    """The newest sealed frame of an agent."""
 
     version: int
     frame: int
@@ -148,6 +168,8 @@ class State(Value, frozen=True, kw_only=True):
     """Everything the coordinator knows.
 
     Attributes:
+        nodes: The agents that are connected; ``joined``: how many there were over the whole job.
+        sealed: The newest sealed frame of each node that has one.
         members: The live workers of the current view, by rank.
         reports: What they reported for the current generation.
         decision: Made from all of the reports; None before.
@@ -166,7 +188,8 @@ class State(Value, frozen=True, kw_only=True):
     phase: str = "joining"
     since: float = 0.0
     reason: str = ""
-    node: str = ""
+    nodes: dict[str, Node] = {}
+    joined: int = 0
     generation: int = 0
     members: tuple[int, ...] = ()
     workers: dict[int, Worker] = {}
@@ -178,7 +201,7 @@ class State(Value, frozen=True, kw_only=True):
     newest: int = -1
     newest_by: int = -1
     resumed: bool = False
-    sealed: Sealed | None = None
+    sealed: dict[str, Sealed] = {}
     facts: dict[str, str] = {}
     facts_of: int = -1
     slots: int = 0

@@ -36,7 +36,7 @@ def _stand_by(turn: Turn) -> None:
 def _grow(turn: Turn) -> None:
     """Take in the workers that have become ready."""
     state = turn.state
-    if state.draining or turn.closing() or len(state.members) >= state.settings.nproc_per_node:
+    if state.draining or turn.closing() or len(state.members) >= state.settings.workers:
         return
     choice = view.choose(turn, state.members)
     if len(choice.members) > len(state.members):

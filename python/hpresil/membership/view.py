@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hpresil.elastic.policy import Choice, Policy, Situation
-from hpresil.membership import ending
+from hpresil.membership import ending, nodes
 from hpresil.membership.decision import Known, decide
 from hpresil.membership.messages import Decision, Drain, Report, View
 from hpresil.membership.state import READY, Ending
@@ -38,6 +38,7 @@ def install(turn: Turn, members: Sequence[int], reason: str) -> None:
         unseeded=False,
         group_lost="",
     )
+    nodes.announce(turn)
     view = View(generation=generation, members=list(members))
     onlookers = [w.id for w in turn.state.workers.values() if w.phase in (*READY, "standby")]
     for worker in [*members, *onlookers]:
@@ -53,7 +54,7 @@ def choose(turn: Turn, seats: Sequence[int | None]) -> Choice:
     situation = Situation(
         seats=tuple(seats),
         ready=turn.available(),
-        wanted=settings.nproc_per_node,
+        wanted=settings.workers,
         minimum=settings.min_workers,
         closing=turn.closing(),
     )
@@ -111,12 +112,14 @@ def conclude(turn: Turn) -> None:
     state = turn.state
     if state.phase != "regrouping" or any(m not in state.reports for m in state.members):
         return
+    store = max(state.sealed, key=lambda node: (state.sealed[node].version, node), default="")
     known = Known(
         slots=state.slots,
         pristine=frozenset(m for m in state.members if state.workers[m].pristine),
         newest=state.newest,
         resumed=state.resumed,
-        sealed=state.sealed.version if state.sealed else -1,
+        sealed=state.sealed[store].version if store else -1,
+        store=store,
         avoid=state.avoid,
     )
     outcome = decide(state.generation, state.members, state.reports, known)

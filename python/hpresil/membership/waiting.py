@@ -58,4 +58,4 @@ def _seeded(turn: Turn) -> Choice:
     if not fresh or len(candidates) < state.settings.min_workers:
         return Choice((), state.reason)
     order = [fresh[0], *(m for m in candidates if m != fresh[0])]
-    return Choice(tuple(order[: state.settings.nproc_per_node]), f"worker {fresh[0]} holds version 0")
+    return Choice(tuple(order[: state.settings.workers]), f"worker {fresh[0]} holds version 0")

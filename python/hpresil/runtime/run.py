@@ -67,7 +67,7 @@ class Run:
         set_generators(config.seed, -1, OUTSIDE, "init")
         self._link: Link
         if place.socket is None:
-            self._link = SoloLink(Settings(nproc_per_node=1, max_restarts=0))
+            self._link = SoloLink(Settings(workers=1, max_restarts=0))
         else:
             self._link = AgentLink(place.socket, place.worker, os.getpid())
         self._engine = Engine(

@@ -76,7 +76,7 @@ def test_there_must_be_something_to_resume(tmp_path):
 
 def test_a_resumed_job_counts_generations_on(tmp_path):
     first = opened(tmp_path / "mine")
-    Journal(first.journal, Settings(nproc_per_node=1, first_generation=7), 0.0).close()
+    Journal(first.journal, Settings(workers=1, first_generation=7), 0.0).close()
     first.close()
     second = opened(tmp_path / "mine")
     assert second.earlier_generation() == 7

@@ -21,7 +21,7 @@ T = TypeVar("T", bound=m.Message)
 class Story:
     def __init__(self, workers: int = 2, spares: int = 0, **settings: Any) -> None:
         settings.setdefault("save_directory", "/run/checkpoints")
-        self.settings = Settings(nproc_per_node=workers, spares=spares, **settings)
+        self.settings = Settings(workers=workers, spares=spares, **settings)
         self.state = begin(self.settings, 0.0)
         self.time = 0.0
         self.history: list[tuple[machine.Event, float]] = []
@@ -148,7 +148,7 @@ class Story:
     def begins(self, version: int = 0) -> Story:
         """Go to the first decision, everybody restored, spares rehearsed."""
         self.agent_joins()
-        count = self.settings.nproc_per_node
+        count = self.settings.workers
         self.ready(*range(count))
         for worker in self.state.members:
             self.reports(worker)

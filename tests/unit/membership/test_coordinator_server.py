@@ -32,7 +32,7 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
 
 @asynccontextmanager
 async def serving(directory: Path, **more: object) -> AsyncIterator[Server]:
-    settings = Settings(nproc_per_node=2, spares=1, save_directory="/saved")
+    settings = Settings(workers=2, spares=1, save_directory="/saved")
     server = Server(directory / "sockets" / "c", settings, tick_s=0.02, **more)  # type: ignore[arg-type]
     await server.start()
     try:
@@ -218,7 +218,7 @@ def test_only_one_agent_speaks_for_a_node_and_only_after_it_has_said_who_it_is(t
 
 def test_deadlines_pass_without_any_message(tmp_path: Path) -> None:
     async def scenario() -> None:
-        settings = Settings(nproc_per_node=1, join_timeout_s=0.1)
+        settings = Settings(workers=1, join_timeout_s=0.1)
         server = Server(tmp_path / "sockets" / "c", settings, tick_s=0.02)
         await server.start()
         async with agent(server) as client:
@@ -262,7 +262,7 @@ def test_the_socket_is_for_this_user_only_and_goes_away(tmp_path: Path) -> None:
 
 
 def test_a_directory_open_to_others_and_a_path_too_long_are_refused(tmp_path: Path) -> None:
-    settings = Settings(nproc_per_node=1)
+    settings = Settings(workers=1)
     tmp_path.chmod(0o755)
     with pytest.raises(ConfigError, match="mode 755"):
         run(Server(tmp_path / "c", settings).start)

@@ -14,9 +14,9 @@ def test_an_agent_is_told_to_start_all_workers_and_spares() -> None:
     story = Story(workers=2, spares=1)
     told = story.agent_joins()
     assert told == [
-        m.StartWorker(worker=0, index=0, spare=False),
-        m.StartWorker(worker=1, index=1, spare=False),
-        m.StartWorker(worker=2, index=2, spare=True),
+        m.StartWorker(worker=0, node="host", index=0, spare=False),
+        m.StartWorker(worker=1, node="host", index=1, spare=False),
+        m.StartWorker(worker=2, node="host", index=2, spare=True),
     ]
 
 
@@ -134,7 +134,7 @@ def test_a_worker_killed_while_starting_is_started_again_once() -> None:
     story = Story(workers=1)
     story.agent_joins()
     story.lost(0)
-    assert story.told == [m.StartWorker(worker=1, index=0, spare=False)]
+    assert story.told == [m.StartWorker(worker=1, node="host", index=0, spare=False)]
     story.lost(1, status=-11)
     assert story.end.status == 128 + 11
     assert "like worker 0" in story.end.reason
@@ -235,8 +235,8 @@ def test_a_job_whose_restarts_are_used_up_while_forming_starts_smaller_or_not_at
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"nproc_per_node": 0}, {"spares": -1}, {"min_workers": 3}, {"min_workers": 0}, {"max_restarts": -1}],
+    [{"workers": 0}, {"spares": -1}, {"min_workers": 3}, {"min_workers": 0}, {"max_restarts": -1}],
 )
 def test_settings_that_cannot_work_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ConfigError):
-        begin(Settings(**{"nproc_per_node": 2, **wrong}), 0.0)
+        begin(Settings(**{"workers": 2, **wrong}), 0.0)

@@ -110,7 +110,7 @@ def test_the_source_dying_while_it_serves_starts_over_with_another_source() -> N
 def test_a_spare_that_dies_changes_no_view() -> None:
     story = Story(workers=2, spares=1).begins(version=5)
     story.lost(2)
-    assert story.told == [m.StartWorker(worker=3, index=2, spare=True)]
+    assert story.told == [m.StartWorker(worker=3, node="host", index=2, spare=True)]
     assert story.state.generation == 1
 
 
@@ -173,7 +173,7 @@ def test_a_report_after_the_decision_changes_nothing() -> None:
 
 def test_all_members_lost_continue_from_the_agents_frame() -> None:
     story = Story(workers=2, spares=1).begins(version=5)
-    story.happens(m.FrameSealed(version=4, frame=1))
+    story.happens(m.FrameSealed(node="host", version=4, frame=1))
     story.lost(0)
     story.lost(1)
     assert story.view == [2]
@@ -184,7 +184,7 @@ def test_all_members_lost_continue_from_the_agents_frame() -> None:
 
 def test_the_agents_frame_is_not_used_while_a_member_has_state() -> None:
     story = Story(workers=2, spares=1).begins(version=5)
-    story.happens(m.FrameSealed(version=4, frame=1))
+    story.happens(m.FrameSealed(node="host", version=4, frame=1))
     story.lost(0)
     story.everybody_reports(5)
     assert story.decision.target == 5

@@ -69,7 +69,7 @@ def test_failures_of_older_generations_and_of_strangers_do_not_count() -> None:
 
 def test_a_damaged_frame_of_the_agent_is_tried_again_and_then_given_up() -> None:
     story = Story(workers=1, spares=1).begins(version=5)
-    story.happens(m.FrameSealed(version=5, frame=0))
+    story.happens(m.FrameSealed(node="host", version=5, frame=0))
     story.lost(0)
     for _ in range(3):
         story.reports(1)

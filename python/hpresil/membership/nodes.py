@@ -1,0 +1,113 @@
+"""The agents of the job: who is there, whether they all reach each other, and who has room for a process.
+
+With one node there is nothing to check. With several, every agent tries to reach every other before it is
+given workers, so that a firewall is found at the start and named, not met in the first recovery. A pair
+that fails at the start of the job ends it; a node that joins later and fails is sent away.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from hpresil.membership import ending
+from hpresil.membership.messages import AgentJoined, Probe, Reached, Rejected, Roster
+from hpresil.membership.state import Ending, Node
+from hpresil.membership.turn import Turn
+
+
+def joined(turn: Turn, message: AgentJoined) -> None:
+    """Take in an agent, and have it and the others try to reach each other."""
+    state = turn.state
+    if message.node in state.nodes or state.phase in ("stopping", "ended"):
+        return
+    others = {node.name: node.address for node in state.nodes.values()}
+    unproven = (*others, message.node) if others else ()
+    node = Node(
+        name=message.node, order=state.joined, address=message.address, since=turn.now, unproven=unproven
+    )
+    turn.set(nodes={**state.nodes, node.name: node}, joined=state.joined + 1)
+    if others:
+        turn.actions.append(Probe(node=node.name, addresses=others))
+        for other in others:
+            turn.actions.append(Probe(node=other, addresses={node.name: node.address}))
+
+
+def reached(turn: Turn, message: Reached) -> None:
+    """Take in which other agents an agent could reach."""
+    for other, error in message.failed.items():
+        if other in turn.state.nodes and message.node in turn.state.nodes:
+            _apart(turn, message.node, other, error)
+            return
+    for node in list(turn.state.nodes.values()):
+        if node.name == message.node or node.name in message.tried:
+            left = tuple(name for name in node.unproven if name != message.node)
+            _put(turn, msgspec.structs.replace(node, unproven=left))
+
+
+def _apart(turn: Turn, one: str, other: str, error: str) -> None:
+    """Two agents do not reach each other."""
+    reason = f"the agent of node {one} does not reach that of node {other}: {error}"
+    if turn.state.phase == "joining":
+        ending.end(turn, Ending(status=1, reason=f"{reason}; check firewalls and --node-addr"))
+        return
+    late = max((turn.state.nodes[name] for name in (one, other)), key=lambda node: node.order)
+    turn.actions.append(Rejected(node=late.name, reason=reason))
+    forget(turn, late.name)
+
+
+def forget(turn: Turn, name: str) -> None:
+    """Take a node out, also of what the others still have to prove."""
+    nodes = {node.name: node for node in turn.state.nodes.values() if node.name != name}
+    for node in nodes.values():
+        left = tuple(other for other in node.unproven if other != name)
+        nodes[node.name] = msgspec.structs.replace(node, unproven=left)
+    sealed = {node: sealed for node, sealed in turn.state.sealed.items() if node != name}
+    turn.set(nodes=nodes, sealed=sealed)
+
+
+def all_there(turn: Turn) -> bool:
+    """Return whether as many nodes as the first view waits for are there and reach each other."""
+    return len(_proven(turn)) >= turn.state.settings.nnodes
+
+
+def announce(turn: Turn) -> None:
+    """Tell all agents where everybody is; before a view, and only if there is more than one."""
+    if len(turn.state.nodes) > 1:
+        workers = {worker.id: worker.node for worker in turn.state.workers.values()}
+        addresses = {node.name: node.address for node in turn.state.nodes.values()}
+        roster = Roster(generation=turn.state.generation, workers=workers, addresses=addresses)
+        turn.actions.append(roster)
+
+
+def places(turn: Turn) -> int:
+    """Return how many processes a node takes."""
+    settings = turn.state.settings
+    return settings.places or settings.workers + settings.spares
+
+
+def room(turn: Turn, *, spare: bool) -> Node | None:
+    """Return the node that should get the next process: the emptiest; spares stand on distinct nodes."""
+    here: dict[str, list[bool]] = {node.name: [] for node in _proven(turn)}
+    for worker in turn.state.workers.values():
+        if worker.node in here:
+            here[worker.node].append(worker.seat or worker.phase == "member")
+    free = [name for name, seats in here.items() if len(seats) < places(turn)]
+
+    def fullness(name: str) -> tuple[int, int, int]:
+        reserve = here[name].count(False) if spare else 0
+        return reserve, len(here[name]), turn.state.nodes[name].order
+
+    return turn.state.nodes[min(free, key=fullness)] if free else None
+
+
+def started(turn: Turn, node: Node) -> None:
+    """Count a process that is started there."""
+    _put(turn, msgspec.structs.replace(turn.state.nodes[node.name], started=node.started + 1))
+
+
+def _proven(turn: Turn) -> list[Node]:
+    return [node for node in turn.state.nodes.values() if not node.unproven]
+
+
+def _put(turn: Turn, node: Node) -> None:
+    turn.set(nodes={**turn.state.nodes, node.name: node})
