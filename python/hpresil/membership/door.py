@@ -56,7 +56,8 @@ class Door:
             )
         except OSError as error:
             raise ConfigError(
-                f"cannot listen on {host}:{port}: {error.strerror or error}; choose a free port of this machine"
+                f"cannot listen on {host}:{port}: {error.strerror or error}; choose an address and a free "
+                "port of this machine"
             ) from error
         return int(self._server.sockets[0].getsockname()[1])
 
@@ -72,7 +73,7 @@ class Door:
     async def _admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = writer.get_extra_info("peername")
         if self._strangers >= MAX_STRANGERS:
-            self._refusals.turn_away("crowd", f"{peer}: {MAX_STRANGERS} connections have not said who they are")
+            self._refusals.turn_away("crowd", f"{peer} comes while {MAX_STRANGERS} have not proved anything")
             writer.transport.abort()
             return
         task = asyncio.current_task()
@@ -123,5 +124,7 @@ def _watch_line(writer: asyncio.StreamWriter) -> None:
     sock: socket.socket = writer.get_extra_info("socket")
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", 1), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 5000)):
-        sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 5000)

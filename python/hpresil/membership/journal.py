@@ -103,7 +103,7 @@ def _sync_directory(path: Path) -> None:
         os.close(fd)
 
 
-def _condensed(event: FromAgent) -> FromAgent:
+def _condensed(event: FromAgent | NodeLost) -> FromAgent | NodeLost:
     """Return ``event`` without what the machine never looks at."""
     if isinstance(event, Relayed) and isinstance(event.said, Committed):
         said = Committed(

@@ -157,6 +157,11 @@ def _worker_lost(turn: Turn, event: m.WorkerLost) -> None:
     forming.replenish(turn)
 
 
+def _agent_joined(turn: Turn, event: m.AgentJoined) -> None:
+    nodes.joined(turn, event)
+    forming.replenish(turn)
+
+
 def _reached(turn: Turn, event: m.Reached) -> None:
     nodes.reached(turn, event)
     forming.replenish(turn)  # a node that joined later has room now
@@ -176,6 +181,8 @@ def _node_lost(turn: Turn, event: NodeLost) -> None:
         for worker in lost.values():
             ending.lost(turn, worker.id, f"node lost: {event.why}")
     elif turn.state.phase == "forming":
+        if not nodes.all_there(turn):
+            turn.set(phase="joining", since=turn.now)
         forming.seats_lost(turn)
     elif turn.state.phase != "joining":
         if any(worker.phase == "member" for worker in lost.values()):
@@ -216,7 +223,7 @@ _SAID: dict[type[m.Message], Callable[[Turn, int, Any], None]] = {
 
 _RULES: dict[type[m.Message], Callable[[Turn, Any], None]] = {
     Tick: lambda turn, event: deadlines.tick(turn),
-    m.AgentJoined: nodes.joined,
+    m.AgentJoined: _agent_joined,
     m.Reached: _reached,
     NodeLost: _node_lost,
     m.Relayed: _relayed,

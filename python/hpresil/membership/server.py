@@ -1,13 +1,11 @@
-"""The coordinator's shell: a Unix socket, the clock, the journal and the rendezvous store.
+"""The coordinator's shell: connections, the clock, the journal and the rendezvous store.
 
 Every event goes through one queue and one task: it is applied to the machine, journalled if it
 changed the state, made durable if a decision follows from it, and only then are the actions sent.
 So what an agent has been told is never forgotten. Store traffic needs no decision: it is answered
 at once, past the queue, and is neither journalled nor part of the machine.
 
-A connection is an agent's once its first message is `AgentJoined`. Whatever is no valid message, is
-said by the wrong user, or about another node's worker, closes that connection or is dropped; it is
-logged once for each kind and counted, and never ends the process.
+An agent speaks for the workers of its own node; what it says about others is dropped and counted.
 
 Not guaranteed: surviving the agent's process. A coordinator that takes over needs more than this.
 """
@@ -15,20 +13,16 @@ Not guaranteed: surviving the agent's process. A coordinator that takes over nee
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
 from hpresil.base.deadline import now as monotonic
-from hpresil.base.errors import TransferFailed
-from hpresil.membership import endpoint, machine
-from hpresil.membership.framing import FROM_AGENT, read_message, write_message
+from hpresil.membership import machine
+from hpresil.membership.connections import Connections, Listen
 from hpresil.membership.journal import Journal
-from hpresil.membership.machine import Event, Tick
+from hpresil.membership.machine import Event, NodeLost, Tick
 from hpresil.membership.messages import (
-    AgentJoined,
     Decision,
     Deliver,
     FenceWorker,
@@ -53,9 +47,6 @@ from hpresil.membership.state import Settings, State
 log = logging.getLogger(__name__)
 
 TICK_S = 0.25
-FIRST_MESSAGE_S = 10.0
-CLOSE_S = 2.0
-MAX_UNSENT_BYTES = 64 << 20
 
 
 class Server:
@@ -67,7 +58,9 @@ class Server:
         path: The Unix socket to listen on; its directory must be closed to others.
         settings: The job's.
         journal_path: The journal to create; None for a job that keeps none.
+        listen: Where agents of other nodes come in; None: there are none.
         on_state: Called with each new state, after its actions were sent.
+        on_said: Called with what agents of other nodes say, before anything follows from it.
         now: The clock, in monotonic seconds.
         tick_s: How often deadlines are looked at.
     """
@@ -78,25 +71,32 @@ class Server:
         settings: Settings,
         *,
         journal_path: Path | None = None,
+        listen: Listen | None = None,
         on_state: Callable[[State], None] | None = None,
+        on_said: Callable[[str, FromAgent], None] | None = None,
         now: Callable[[], float] = monotonic,
         tick_s: float = TICK_S,
     ) -> None:
-        self.path = path
         self.state = machine.begin(settings, now())
         self._refusals = Refusals()
         self._journal_path = journal_path
         self._journal: Journal | None = None
-        self._on_state = on_state
+        self._on_state, self._on_said = on_state, on_said
         self._now = now
         self._tick_s = tick_s
         self._rendezvous = Rendezvous(settings.first_generation)
-        self._agents: dict[str, asyncio.StreamWriter] = {}
+        self._connections = Connections(
+            path, listen, self._refusals, on_said=self._take, on_gone=self._gone, on_defect=self._defect
+        )
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._handlers: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._failed: asyncio.Future[None] | None = None
-        self._server: asyncio.Server | None = None
+        self._open = False
+
+    @property
+    def path(self) -> Path:
+        """The Unix socket."""
+        return self._connections.path
 
     @property
     def refused(self) -> dict[str, int]:
@@ -104,17 +104,12 @@ class Server:
         return {**self._refusals.counts, "store": self._rendezvous.refused}
 
     async def start(self) -> None:
-        """Listen and decide, until `close`. Raises ConfigError for an unusable socket path."""
+        """Listen and decide, until `close`. Raises ConfigError for an unusable socket path or port."""
         self._failed = asyncio.get_running_loop().create_future()
-        sock = endpoint.listening_socket(self.path)
-        try:
-            if self._journal_path is not None:
-                self._journal = Journal(self._journal_path, self.state.settings, self.state.since)
-            self._server = await asyncio.start_unix_server(self._serve, sock=sock)
-        except BaseException:
-            sock.close()
-            self.path.unlink(missing_ok=True)
-            raise
+        if self._journal_path is not None:
+            self._journal = Journal(self._journal_path, self.state.settings, self.state.since)
+        self._open = True
+        await self._connections.open()
         for work in (self._decide(), self._tick()):
             self._keep(asyncio.create_task(work))
 
@@ -125,32 +120,17 @@ class Server:
 
     async def close(self) -> None:
         """Stop deciding, close every connection, and remove the socket; a second call does nothing."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-            self.path.unlink(missing_ok=True)
+        self._open = False
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._hang_up()
+        await self._connections.close()
         if self._failed is not None and not self._failed.done():
             self._failed.cancel()
         if self._journal is not None:
             self._journal.close()
             self._journal = None
-
-    async def _hang_up(self) -> None:
-        """Close every connection and wait for its handler, which must not be cancelled.
-
-        The streams of some Python versions report a cancelled handler as a defect.
-        """
-        await asyncio.sleep(0)  # handlers of connections just accepted begin, and see that it is over
-        for hang_up in (asyncio.StreamWriter.close, _abort):
-            for writer in self._handlers.values():
-                hang_up(writer)
-            if self._handlers:
-                await asyncio.wait(list(self._handlers), timeout=CLOSE_S)
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
@@ -158,9 +138,11 @@ class Server:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._handlers.pop(task, None)
-        error = None if task.cancelled() else task.exception()
-        if error is not None and self._failed is not None and not self._failed.done():
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._defect(error)
+
+    def _defect(self, error: BaseException) -> None:
+        if self._failed is not None and not self._failed.done():
             log.error("the coordinator failed", exc_info=error)
             self._failed.set_exception(error)
 
@@ -169,6 +151,7 @@ class Server:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(self._tick_s)
+            self._connections.drop_silent()
             self._events.put_nowait(Tick())
 
     async def _decide(self) -> None:
@@ -199,77 +182,23 @@ class Server:
             case StartWorker() | Probe() | Rejected():
                 nodes = [action.node]
             case Roster() | JobEnded():
-                nodes = list(self._agents)
+                nodes = self._connections.nodes()
         for node in nodes:
-            self._tell(node, action)
+            self._connections.tell(node, action)
 
     def _node_of(self, worker: int) -> str:
         known = self.state.workers.get(worker)
         return known.node if known is not None else ""
 
-    def _tell(self, node: str, action: ToAgent) -> None:
-        agent = self._agents.get(node)
-        if agent is None or agent.is_closing():
-            self._refusals.turn_away(
-                "no connection", f"{type(action).__name__} for node {node!r} is not sent"
-            )
-            return
-        if agent.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
-            self._refusals.turn_away("not reading", f"the agent of node {node!r} is disconnected")
-            agent.transport.abort()
-            return
-        write_message(agent, action)
+    # ------------------------------------------------------------------ what agents say
 
-    # ------------------------------------------------------------------ connections
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._server is None:
-            writer.close()
-            return
-        task = asyncio.current_task()
-        assert task is not None
-        self._handlers[task] = writer
-        task.add_done_callback(self._ended)
-        node: str | None = None
-        try:
-            node = await self._welcome(reader, writer)
-            while node is not None and (message := await read_message(reader, FROM_AGENT)) is not None:
-                self._take(node, message)
-        except TransferFailed as error:
-            self._refusals.turn_away("invalid frame", str(error))
-        except (ConnectionError, TimeoutError) as error:
-            self._refusals.turn_away("broken connection", str(error) or "no first message in time")
-        finally:
-            if node is not None and self._agents.get(node) is writer:
-                del self._agents[node]
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
-
-    async def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str | None:
-        """Return the node that this connection speaks for, None if it may not speak."""
-        sock: socket.socket = writer.get_extra_info("socket")
-        pid, uid = endpoint.peer(sock)
-        if not endpoint.is_same_user(sock):
-            self._refusals.turn_away("other user", f"process {pid} of user {uid}")
-            return None
-        async with asyncio.timeout(FIRST_MESSAGE_S):
-            first = await read_message(reader, FROM_AGENT)
-        if first is None:
-            return None
-        if not isinstance(first, AgentJoined):
-            self._refusals.turn_away("no introduction", f"process {pid} began with {type(first).__name__}")
-            return None
-        if first.node in self._agents:
-            self._refusals.turn_away(
-                "second agent", f"process {pid} claims node {first.node!r}, which is connected"
-            )
-            return None
-        self._agents[first.node] = writer
-        self._events.put_nowait(first)
-        return first.node
+    def _gone(self, node: str, why: str) -> None:
+        if self._open:
+            self._events.put_nowait(NodeLost(node=node, why=why))
 
     def _take(self, node: str, message: FromAgent) -> None:
+        if self._on_said is not None:
+            self._on_said(node, message)
         if isinstance(message, Relayed | WorkerStarted | WorkerLost):
             known = self.state.workers.get(message.worker)
             if known is not None and known.node != node:
@@ -292,10 +221,6 @@ class Server:
             answers = self._rendezvous.get(worker, said.request, said.generation, said.keys)
         for answer in answers:
             self._send(Deliver(to=answer.to, what=answer.values))
-
-
-def _abort(writer: asyncio.StreamWriter) -> None:
-    writer.transport.abort()
 
 
 def _is_decision(action: ToAgent) -> bool:

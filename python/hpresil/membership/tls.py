@@ -55,7 +55,7 @@ class Credentials:
             context.load_cert_chain(f"/proc/self/fd/{fd}")
             context.load_verify_locations(cadata=self.authority.decode())
         except (ssl.SSLError, ValueError) as error:
-            raise ConfigError(f"the certificate, its key and the authority do not go together: {error}") from None
+            raise ConfigError(f"certificate, key and authority do not go together: {error}") from None
         finally:
             os.close(fd)
         return context
