@@ -54,6 +54,9 @@ INTERNAL = frozenset(
         "RUN_DIR",
         "LOG_DIR",
         "RESUME",
+        "NODE_ADDR",
+        "SECRET_FILE",  # the job's secret, on several nodes
+        "LOCAL_NODE",  # what --local-nodes tells its agents
     )
 )
 """Variables with our prefix that are not settings."""

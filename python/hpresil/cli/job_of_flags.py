@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hpresil.base import config as settings
 from hpresil.base.errors import ConfigError
+from hpresil.cli.nodes_of_flags import cluster_of, count
 from hpresil.launch.job import Job
 
 START_METHODS = ("forkserver", "spawn")
@@ -21,14 +22,17 @@ def job_of(args: argparse.Namespace) -> Job:
     Raises:
         ConfigError: a flag is wrong, or the script is not there.
     """
-    _one_node(args)
     given = _settings(args)
     config = settings.resolve(None, {**os.environ, **given})
-    workers = worker_count(args.nproc_per_node)
-    min_workers = _count("--min-workers", args.min_workers, 1)
+    nproc = workercount(args.nproc_per_node)
+    cluster = cluster_of(args)
+    workers = nproc * (cluster.max_nodes if cluster else 1)
+    if args.workers is not None:
+        workers = count("--workers", args.workers, 1)
+    min_workers = count("--min-workers", args.min_workers, 1)
     if min_workers > workers:
-        raise ConfigError(f"--min-workers {min_workers} is more than --nproc-per-node {workers}")
-    spares = _count("--spares", args.spares, 0)
+        raise ConfigError(f"--min-workers {min_workers} is more than the {workers} workers of the job")
+    spares = count("--spares", args.spares, 0)
     run_id = args.run_id or secrets.token_hex(4)
     if "/" in run_id or run_id.startswith("."):
         raise ConfigError(f"--run-id {run_id!r} becomes part of a file name; use letters, digits, - and _")
@@ -39,9 +43,11 @@ def job_of(args: argparse.Namespace) -> Job:
         command=(*_command(args), *_script_arguments(args)),
         kind="module" if args.module else "program" if args.no_python else "script",
         workers=workers,
+        nproc_per_node=nproc,
+        cluster=cluster,
         spares=spares,
         min_workers=min_workers,
-        max_restarts=_count("--max-restarts", args.max_restarts, 0),
+        max_restarts=count("--max-restarts", args.max_restarts, 0),
         run_dir=args.run_dir,
         record=_record(args.record, args.run_dir),
         log_dir=None if args.log_dir is None else _log_directory(args.log_dir, run_id),
@@ -51,17 +57,10 @@ def job_of(args: argparse.Namespace) -> Job:
         config=config,
         settings=given,
         shown=shown_workers(args.tee, args.redirects, args.local_ranks_filter, workers + spares),
-        shutdown_timeout_s=float(_count("--shutdown-timeout", args.shutdown_timeout, 0)),
+        shutdown_timeout_s=float(count("--shutdown-timeout", args.shutdown_timeout, 0)),
         master_addr=args.master_addr,
-        master_port=_count("--master-port", args.master_port, 1),
+        master_port=count("--master-port", args.master_port, 1),
     )
-
-
-def _one_node(args: argparse.Namespace) -> None:
-    if args.nnodes not in ("1", "1:1"):
-        raise ConfigError(f"--nnodes {args.nnodes}: several nodes are not supported yet; leave the flag out")
-    if args.node_rank != "0":
-        raise ConfigError(f"--node-rank {args.node_rank}: several nodes are not supported yet")
 
 
 def _settings(args: argparse.Namespace) -> dict[str, str]:
@@ -77,14 +76,14 @@ def _settings(args: argparse.Namespace) -> dict[str, str]:
     return given
 
 
-def worker_count(text: str) -> int:
+def workercount(text: str) -> int:
     """Return how many workers ``--nproc-per-node`` asks for.
 
     Raises:
         ConfigError: it is no number of at least 1, nor cpu, gpu or auto; or there is no GPU.
     """
     if text not in ("cpu", "gpu", "auto"):
-        return _count("--nproc-per-node", text, 1, "cpu, gpu or auto")
+        return count("--nproc-per-node", text, 1, "cpu, gpu or auto")
     gpus = 0
     if text != "cpu":
         from hpresil.native import cuda_devices
@@ -93,17 +92,6 @@ def worker_count(text: str) -> int:
     if text == "gpu" and gpus == 0:
         raise ConfigError("--nproc-per-node gpu: this machine has no usable GPU; give a number, or cpu")
     return gpus or len(os.sched_getaffinity(0))
-
-
-def _count(flag: str, text: str, lowest: int, or_else: str = "") -> int:
-    try:
-        found = int(text)
-    except ValueError:
-        found = lowest - 1
-    if found < lowest:
-        words = f", {or_else}" if or_else else ""
-        raise ConfigError(f"{flag} {text}: give a whole number of at least {lowest}{words}")
-    return found
 
 
 def _command(args: argparse.Namespace) -> tuple[str]:
@@ -165,7 +153,7 @@ def shown_workers(
     if redirects is not None:
         shown -= _which("--redirects", redirects, workers)
     if ranks is not None:
-        shown &= {_count("--local-ranks-filter", part, 0) for part in ranks.split(",")}
+        shown &= {count("--local-ranks-filter", part, 0) for part in ranks.split(",")}
     return frozenset(shown)
 
 

@@ -62,6 +62,7 @@ def _run_verb(verb: str, arguments: list[str]) -> int:
     module.add_parser(parser.add_subparsers(dest="verb", required=True))
     try:
         args = parser.parse_args(arguments)
+        args.words = arguments
         status: int = module.main(args)
         return status
     except HpresilError as error:

@@ -13,12 +13,13 @@ from typing import Any, NoReturn
 from hpresil.base import config as settings
 from hpresil.base.errors import ConfigError
 from hpresil.cli.job_of_flags import job_of
+from hpresil.cli.nodes_of_flags import local_nodes, stand_at
 
 REFUSED = {
     "--rdzv-backend": "hpresil has its own rendezvous, over the agent's socket",
     "--rdzv-endpoint": "hpresil has its own rendezvous, over the agent's socket",
     "--rdzv-conf": "hpresil has its own rendezvous, over the agent's socket",
-    "--local-addr": "on one node nothing listens on the network",
+    "--local-addr": "it is called --node-addr here",
     "--monitor-interval": "the ends of workers are noticed as they happen, not by looking now and then",
     "--event-log-handler": "events are in events.jsonl of the run directory",
     "--logs-specs": "logs are in the run directory; see --log-dir",
@@ -51,9 +52,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="start a training job",
         allow_abbrev=False,
         usage="hpresil run [flags] [-m | --no-python] SCRIPT [ARGUMENT ...]",
-        description="Start a training job on this node. Flags that torchrun has mean what they mean there.",
+        description="Start a training job. Flags that torchrun has mean what they mean there.",
     )
     _add_group_flags(parser)
+    _add_node_flags(parser)
     _add_command_flags(parser)
     _add_place_flags(parser)
     _add_output_flags(parser)
@@ -87,9 +89,37 @@ def _add_group_flags(parser: argparse.ArgumentParser) -> None:
         metavar="R",
         help="processes started in place of lost ones, over the whole job (16)",
     )
-    group.add_argument("--nnodes", default="1", metavar="1", help="only 1 is supported yet")
-    group.add_argument("--standalone", action="store_true", help="accepted: it is one node already")
-    group.add_argument(*_both("--node-rank"), default="0", metavar="0", help="accepted: there is only node 0")
+    group.add_argument("--workers", metavar="W", help="workers over all nodes (nnodes x nproc-per-node)")
+    group.add_argument("--standalone", action="store_true", help="accepted: one node is the default")
+
+
+def _add_node_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("several nodes (docs/guides/several-nodes.md)")
+    group.add_argument(
+        "--nnodes", default="1", metavar="MIN[:MAX]", help="begin with MIN nodes, take in up to MAX (1)"
+    )
+    group.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="where the coordinator listens, on the first node",
+    )
+    group.add_argument(
+        *_both("--node-rank"),
+        metavar="I",
+        help="0: the coordinator lives here (default: where HOST is)",
+    )
+    group.add_argument(*_both("--node-name"), metavar="NAME", help="name of this node (its host name)")
+    group.add_argument(
+        *_both("--node-addr"), metavar="ADDR", help="address of this machine that the other nodes reach"
+    )
+    group.add_argument(
+        *_both("--local-nodes"), metavar="K", help="K nodes on this machine, each a failure domain of its own"
+    )
+    group.add_argument(
+        *_both("--tls-files"),
+        metavar="CERT,KEY,CA",
+        help="own certificates instead of the job's secret (HPRESIL_SECRET_FILE)",
+    )
 
 
 def _add_command_flags(parser: argparse.ArgumentParser) -> None:
@@ -153,6 +183,14 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run the job and return its exit status."""
+    if args.local_nodes is not None:
+        from hpresil.launch.local_nodes import place, run_local_nodes
+
+        here = place()
+        if here is None:
+            job_of(args)  # a wrong flag is told once, not by every agent
+            return run_local_nodes(*local_nodes(args), args.words)
+        stand_at(args, here)
     job = job_of(args)
     from hpresil.launch.start import start
 

@@ -27,22 +27,21 @@ from hpresil.launch import kernel, status
 from hpresil.launch.attendance import Attendance
 from hpresil.launch.conversation import Conversation, Hands
 from hpresil.launch.failures import Failures
+from hpresil.launch.frame_traffic import FrameTraffic, Ways
 from hpresil.launch.guard import Guard
+from hpresil.launch.hosting import Hosting
 from hpresil.launch.job import Job
 from hpresil.launch.links import Links
 from hpresil.launch.memory import Arenas
+from hpresil.launch.network import Network
 from hpresil.launch.picture import Picture
-from hpresil.launch.progress import Progress
+from hpresil.launch.progress import Chronicle, Forwarded
 from hpresil.launch.run_directory import RunDirectory, SocketDirectory
 from hpresil.launch.terminal import Terminal
 from hpresil.launch.watch import Watch
 from hpresil.launch.worker_environment import Premises
 from hpresil.membership import messages as m
 from hpresil.membership.client import Client
-from hpresil.membership.server import Server
-from hpresil.membership.state import Settings
-from hpresil.telemetry.events import EventLog
-from hpresil.telemetry.record import Recorder
 
 log = logging.getLogger(__name__)
 DRAIN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -61,7 +60,11 @@ class Agent:
 
     def __init__(self, job: Job, directory: RunDirectory, resume: tuple[Path, int] | None = None) -> None:
         self._job, self._directory, self._resume = job, directory, resume
-        self._node = socket.gethostname()
+        self._network = Network(job.cluster) if job.cluster else None
+        self._node = job.cluster.node if job.cluster else socket.gethostname()
+        self._hosting: Hosting | None = None
+        self._client: Client
+        self._frames: FrameTraffic
         self._picture = Picture()
         self._signals = 0
         self._kill_status = 0
@@ -77,8 +80,12 @@ class Agent:
             await self._set_up(stack)
             for number in (*DRAIN_SIGNALS, signal.SIGQUIT):
                 self._loop.add_signal_handler(number, self._signalled, number)
+            if self._network is None:
+                self._client.say(m.AgentJoined(node=self._node, pid=os.getpid()))
+            else:
+                wait_s = self._job.config.restore_timeout_s
+                await self._network.join(self._frames, self._arenas, wait_s, stack)
             self._announce()
-            self._client.say(m.AgentJoined(node=self._node, pid=os.getpid()))
             return await self._finish(await self._ended)
 
     # ------------------------------------------------------------------ beginning
@@ -86,7 +93,7 @@ class Agent:
     async def _set_up(self, stack: AsyncExitStack) -> None:
         """Make all parts; ``stack`` takes them down again, the last one first."""
         job, directory = self._job, self._directory
-        self._terminal = Terminal()
+        self._terminal = Terminal(quiet=job.cluster is not None and not job.cluster.hosts)
         stack.callback(self._terminal.close)
         self._guard = Guard()
         stack.callback(self._guard.close, self._loop)
@@ -95,23 +102,27 @@ class Agent:
         stack.callback(self._sockets.close)
         self._guard.add_directory(self._sockets.path)
         self._failures = Failures(self._terminal, self._picture)
-        recorder = Recorder(job.record, self._resume[1] if self._resume else 0)
-        self._progress = Progress(EventLog(directory.events), directory.metrics, recorder, self._picture)
-        stack.callback(self._progress.close)
         self._arenas = Arenas()
         stack.callback(self._arenas.close)
-        self._server = Server(self._sockets.coordinator, self._settings(), journal_path=directory.journal)
-        await self._server.start()
-        stack.push_async_callback(self._server.close)
-        self._client = await Client.connect(self._sockets.coordinator)
-        stack.push_async_callback(self._client.close)
+        if job.cluster is None or job.cluster.hosts:
+            version = self._resume[1] if self._resume else None
+            self._hosting = Hosting(job, directory, version, self._picture, self._terminal)
+            await self._hosting.open(self._sockets.coordinator, stack)
+        if self._network is not None:
+            self._client = await self._network.connect(self._sockets.coordinator, stack)
+        else:
+            self._client = await Client.connect(self._sockets.coordinator)
+            stack.push_async_callback(self._client.close)
+        self._progress: Chronicle = (
+            self._hosting.progress if self._hosting else Forwarded(self._client.say, self._picture)
+        )
         await self._set_up_workers(stack)
 
     async def _set_up_workers(self, stack: AsyncExitStack) -> None:
         premises = Premises(
             node=self._node,
             socket=self._sockets.agent,
-            run_dir=self._directory.path,
+            run_dir=self._directory.job,
             log_dir=self._job.log_dir or self._directory.logs,
             arena_fds=self._arenas.fds,
             resume=self._resume[0] if self._resume else None,
@@ -129,16 +140,32 @@ class Agent:
         )
         self._workers = attendance.workers
         links = Links(self._workers, lambda w, said: attendance.conversation.said(w, said), attendance.end)
+        stop = lambda reason: attendance.conversation.stop(reason)  # noqa: E731 (made in the next line)
+        self._frames = FrameTraffic(
+            Ways(
+                self._node,
+                links,
+                self._client,
+                self._arenas,
+                self._picture,
+                self._progress,
+                self._terminal,
+                stop,
+            )
+        )
         attendance.conversation = Conversation(self._hands(links))
         stack.push_async_callback(links.close)
-        stack.push_async_callback(attendance.conversation.close)
+        stack.push_async_callback(self._frames.close)
         stack.push_async_callback(self._kill_everything)
         await links.start(self._sockets.agent)
         reporter = status.Reporter(self._describe)
         stack.callback(reporter.close)
         await reporter.start(self._sockets.status)
         watch = Watch(self._workers, self._picture, self._job.config, attendance.hung, attendance.spared)
-        for work in (self._listen(), watch.run(), self._server.failed()):
+        works = [self._listen(), watch.run()]
+        if self._hosting is not None:
+            works.append(self._hosting.server.failed())
+        for work in works:
             task = self._loop.create_task(work)
             task.add_done_callback(self._task_ended)
             stack.callback(task.cancel)
@@ -148,7 +175,7 @@ class Agent:
             workers=self._workers,
             links=links,
             client=self._client,
-            arenas=self._arenas,
+            frames=self._frames,
             picture=self._picture,
             progress=self._progress,
             failures=self._failures,
@@ -156,25 +183,9 @@ class Agent:
             start_worker=self._attendance.start,
             end_worker=self._attendance.end,
             end=self._end,
+            probe=self._network.probe if self._network else lambda message: None,
             snapshot_every=self._job.config.snapshot_every,
             shown=self._job.shown,
-        )
-
-    def _settings(self) -> Settings:
-        job, config = self._job, self._job.config
-        return Settings(
-            workers=job.workers,
-            spares=job.spares,
-            min_workers=job.min_workers,
-            max_restarts=job.max_restarts,
-            min_workers_timeout_s=config.min_workers_timeout_s,
-            join_timeout_s=config.join_timeout_s,
-            save_timeout_s=config.save_timeout_s,
-            report_timeout_s=1.5 * config.outside_timeout_s,
-            restore_timeout_s=config.restore_timeout_s,
-            save_directory=str(self._directory.checkpoints),
-            first_generation=self._directory.earlier_generation() if self._resume else 0,
-            resumed=self._resume is not None,
         )
 
     def _announce(self) -> None:
@@ -182,23 +193,16 @@ class Agent:
         facts = {"pid": os.getpid(), "node": self._node, "run_id": job.run_id, "guardian": self._guard.pid}
         places = {"socket": str(self._sockets.status), "sockets": str(self._sockets.path)}
         self._directory.announce(facts | places)
-        self._progress.event(
-            "JobStarted",
-            run_id=job.run_id,
-            workers=job.workers,
-            spares=job.spares,
-            min_workers=job.min_workers,
-            command=list(job.command),
-        )
-        workers = f"{job.workers} worker{'s' * (job.workers > 1)}"
-        spares = f" and {job.spares} spare{'s' * (job.spares > 1)}" if job.spares else ""
+        if self._hosting is not None:
+            self._hosting.begun()
         resumed = f", from version {self._resume[1]}" if self._resume else ""
-        self._terminal.say(f"{workers}{spares}{resumed}; logs and events are in {self._directory.path}")
+        self._terminal.say(f"{job.crew()}{resumed}; logs and events are in {self._directory.path}")
 
     def _describe(self) -> status.Status:
-        phase = "ending" if self._ended.done() else self._server.state.phase
-        live = self._workers.live()
-        return status.describe(self._node, phase, self._picture, live, self._progress.story)
+        state = self._hosting.server.state if self._hosting else None
+        phase = "ending" if self._ended.done() else state.phase if state else "elsewhere"
+        live, afar = self._workers.live(), status.elsewhere(state, self._node) if state else []
+        return status.describe(self._node, phase, self._picture, live, self._progress.story, afar)
 
     # ------------------------------------------------------------------ while it runs
 

@@ -169,6 +169,13 @@ class FrameBook:
                 frame.writer, frame.orphaned = None, False
         return self._advance()
 
+    def claim(self, version: int, reader: int) -> int:
+        """Return the newest sealed frame if it holds ``version``, with a reader more; else -1."""
+        if self.newest is None or self.frames[self.newest].version != version:
+            return -1
+        self.frames[self.newest].readers.add(reader)
+        return self.newest
+
     def newest_version(self) -> int:
         """Return the version of the newest sealed frame, or -1."""
         return -1 if self.newest is None else self.frames[self.newest].version

@@ -16,7 +16,7 @@ from hpresil.launch.guard import Guard
 from hpresil.launch.hang import Hang
 from hpresil.launch.job import Job
 from hpresil.launch.picture import Picture
-from hpresil.launch.progress import Progress
+from hpresil.launch.progress import Chronicle
 from hpresil.launch.start_method import ForkServer
 from hpresil.launch.terminal import Terminal
 from hpresil.launch.worker_environment import Place, Premises, command, environment, shared_environment
@@ -38,7 +38,7 @@ class Attendance:
         *,
         guard: Guard,
         picture: Picture,
-        progress: Progress,
+        progress: Chronicle,
         failures: Failures,
         terminal: Terminal,
         client: Client,

@@ -2,29 +2,27 @@
 
 Most messages only pass through. On the way the agent does its own part: it writes commits down, raises the
 generation in the members' pages *before* it hands out a view, lets frames be filled and read, and starts and
-kills processes. A message about state (`Serve`, `StateReady`) never overtakes the decision it follows from.
+kills processes.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from hpresil.base.deadline import now
-from hpresil.base.errors import ConfigError, DataError, Divergence
-from hpresil.launch.arena import Action, FrameBook, Serve
+from hpresil.base.errors import DataError, Divergence
 from hpresil.launch.failures import Failures
+from hpresil.launch.frame_traffic import FrameTraffic
 from hpresil.launch.links import Links
-from hpresil.launch.memory import Arenas
 from hpresil.launch.picture import Picture
-from hpresil.launch.progress import Progress
+from hpresil.launch.progress import Chronicle
 from hpresil.launch.terminal import Terminal
 from hpresil.launch.workers import WorkerProcess, Workers
 from hpresil.membership import messages as m
 from hpresil.membership.client import Client
 
-LOCAL = m.Logged | m.Footprint | m.Served
+LOCAL = m.Footprint | m.Served
 """What a worker says to its agent only."""
 
 
@@ -35,14 +33,15 @@ class Hands:
     workers: Workers
     links: Links
     client: Client
-    arenas: Arenas
+    frames: FrameTraffic
     picture: Picture
-    progress: Progress
+    progress: Chronicle
     failures: Failures
     terminal: Terminal
     start_worker: Callable[[m.StartWorker], None]
     end_worker: Callable[[int, str], None]
     end: Callable[[m.JobEnded], None]
+    probe: Callable[[m.Probe], None]
     snapshot_every: int
     shown: frozenset[int] | None
 
@@ -52,10 +51,6 @@ class Conversation:
 
     def __init__(self, hands: Hands) -> None:
         self._h = hands
-        self._book = FrameBook(len(hands.arenas.fds))
-        self._told: set[int] = set()  # members that have been sent the decision of this generation
-        self._held_back: dict[int, list[m.ToWorker]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         self._followed: set[int] = set()
 
     # ------------------------------------------------------------------ workers
@@ -68,15 +63,15 @@ class Conversation:
             case m.Logged():
                 self._h.progress.logged(message)
             case m.Footprint():
-                self._later(self._grow(message.frame_bytes))
+                self._h.frames.footprint(message)
             case m.Served():
-                self._served(worker, message)
+                self._h.frames.served(worker, message)
             case m.ServeFailed():
-                self._perform(self._book.serve_failed(worker, message.generation, message.frame))
+                self._h.frames.serve_failed(worker, message.generation, message.frame)
             case m.Restored():
                 self._restored(worker, message)
             case m.RestoreFailed():
-                self._restore_failed(worker, message)
+                self._h.frames.restore_failed(worker, message)
             case _:
                 self._noted(worker, message)
         if not isinstance(message, LOCAL):
@@ -116,20 +111,7 @@ class Conversation:
             return
         every = h.snapshot_every
         if first and every and (message.step + 1) % every == 0:
-            self._perform(self._book.snapshot(message.generation, message.step + 1, worker))
-
-    def _served(self, worker: int, message: m.Served) -> None:
-        newest, actions = self._book.served(worker, message.generation, message.version, message.frame)
-        if newest:
-            self._h.client.say(m.FrameSealed(version=message.version, frame=message.frame))
-            self._h.progress.event(
-                "FrameSealed",
-                version=message.version,
-                frame=message.frame,
-                frame_bytes=message.frame_bytes,
-                worker=worker,
-            )
-        self._perform(actions)
+            h.frames.committed(message, worker)
 
     def _restored(self, worker: int, message: m.Restored) -> None:
         self._h.picture.holders.add(worker)
@@ -140,23 +122,7 @@ class Conversation:
             version=message.version,
             bytes=message.state_bytes,
         )
-        self._perform(self._book.read_done(worker))
-
-    def _restore_failed(self, worker: int, message: m.RestoreFailed) -> None:
-        before = self._book.newest
-        self._perform(self._book.read_failed(worker, message.frame))
-        if before is not None and self._book.newest is None:
-            self._h.client.say(m.FrameSealed(version=-1, frame=-1))
-        self._h.terminal.say(f"{self._h.picture.name(worker)} could not copy the state: {message.error}")
-
-    async def _grow(self, frame_bytes: int) -> None:
-        try:
-            grown = await self._h.arenas.grow(frame_bytes)
-        except ConfigError as error:
-            self.stop(str(error))
-            return
-        if grown:
-            self._perform(self._book.grown(True))
+        self._h.frames.restored(worker)
 
     # ------------------------------------------------------------------ the coordinator
 
@@ -169,6 +135,12 @@ class Conversation:
                 self._h.start_worker(message)
             case m.FenceWorker():
                 self._h.end_worker(message.worker, message.why)
+            case m.Roster():
+                self._h.frames.roster(message)
+            case m.Probe():
+                self._h.probe(message)
+            case m.Rejected():
+                self._h.end(m.JobEnded(status=1, reason=f"this node is not taken in: {message.reason}"))
             case m.JobEnded():
                 self._h.end(message)
 
@@ -192,7 +164,7 @@ class Conversation:
             worker = h.workers.get(member)
             if worker is not None:
                 worker.page.set_generation(view.generation)
-        self._told, self._held_back = set(), {}
+        h.frames.view()
         h.progress.event("ViewInstalled", generation=view.generation, members=view.members)
         ranks = ", ".join(f"worker {w} is rank {r}" for r, w in enumerate(view.members))
         h.terminal.say(f"generation {view.generation}: {ranks}")
@@ -210,8 +182,8 @@ class Conversation:
 
     def _decided(self, to: int, decision: m.Decision) -> None:
         h = self._h
-        actions: list[Action] = []
-        if h.picture.decision(decision):
+        new = h.picture.decision(decision)
+        if new:
             h.progress.event(
                 "Decided",
                 generation=decision.generation,
@@ -221,30 +193,7 @@ class Conversation:
                 initial=decision.initial,
                 finished=decision.finished,
             )
-            actions = self._book.decided(
-                decision.generation, decision.target, decision.sources, initial=decision.initial
-            )
-        h.links.send(to, decision)
-        self._told.add(to)
-        for message in self._held_back.pop(to, []):
-            h.links.send(to, message)
-        self._perform(actions)
-
-    # ------------------------------------------------------------------ frames
-
-    def _perform(self, actions: list[Action]) -> None:
-        for action in actions:
-            message: m.ToWorker
-            if isinstance(action, Serve):
-                message = m.Serve(generation=action.generation, version=action.version, frame=action.frame)
-            else:
-                message = m.StateReady(
-                    generation=action.generation, version=action.version, frame=action.frame
-                )
-            if action.worker in self._told:
-                self._h.links.send(action.worker, message)
-            else:
-                self._held_back.setdefault(action.worker, []).append(message)
+        h.frames.decision(to, decision, new=new)
 
     # ------------------------------------------------------------------ losses
 
@@ -260,27 +209,13 @@ class Conversation:
     def gone(self, worker: WorkerProcess) -> None:
         """A worker is gone: nothing waits for it any more."""
         self._h.links.drop(worker.id)
-        self._held_back.pop(worker.id, None)
         self._h.picture.lost(worker.id)
-        self._perform(self._book.lost(worker.id))
+        self._h.frames.gone(worker.id)
 
     def reaped(self, worker: WorkerProcess) -> None:
         """The kernel has finished with a worker."""
-        self._perform(self._book.reaped(worker.id))
+        self._h.frames.reaped(worker.id)
 
     def stop(self, reason: str, worker: int = -1, step: int = -1) -> None:
         """End the job for a reason that the coordinator does not know."""
-        for live in self._h.workers.live():
-            self._deliver(live.id, m.Stop(reason=reason))
-        self._h.end(m.JobEnded(status=1, reason=reason, worker=worker, step=step))
-
-    async def close(self) -> None:
-        """Give up what is under way."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _later(self, work: asyncio._CoroutineLike[None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._h.client.say(m.Broken(reason=reason, worker=worker, step=step))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from hpresil.base.config import Config
+from hpresil.launch.network import Cluster
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,9 @@ class Job:
         start_method: "forkserver" forks workers from a process that has imported torch, "spawn" starts a new
             interpreter for each; programs are always spawned.
         kind: How to start the command: "script" and "module" by Python, "program" as it is.
-        workers: Size of the full group (``--nproc-per-node``).
+        workers: Size of the full group, over all nodes.
+        nproc_per_node: Workers of this node in it.
+        cluster: Where this node stands among several; None: the job has one node.
         spares: Workers held in reserve.
         min_workers: The smallest group that may train.
         max_restarts: Replacement processes over the whole job.
@@ -40,6 +43,8 @@ class Job:
     kind: Literal["script", "module", "program"] = "script"
     start_method: Literal["forkserver", "spawn"] = "forkserver"
     workers: int = 1
+    nproc_per_node: int = 1
+    cluster: Cluster | None = None
     spares: int = 0
     min_workers: int = 1
     max_restarts: int = 16
@@ -55,3 +60,10 @@ class Job:
     shutdown_timeout_s: float = 5.0
     master_addr: str = "127.0.0.1"
     master_port: int = 0
+
+    def crew(self) -> str:
+        """Return who is to run, in words."""
+        workers = f"{self.workers} worker{'s' * (self.workers > 1)}"
+        spares = f" and {self.spares} spare{'s' * (self.spares > 1)}" if self.spares else ""
+        nodes = f" on {self.cluster.nnodes} nodes" if self.cluster and self.cluster.nnodes > 1 else ""
+        return f"{workers}{spares}{nodes}"

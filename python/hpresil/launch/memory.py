@@ -30,6 +30,8 @@ class Arenas:
         for fd in self.fds:
             seal(fd, shrink=True)
         self.frame_bytes = 0
+        self.used = [0] * frames
+        """How many bytes of each sealed frame mean something."""
         self._growing = asyncio.Lock()
 
     async def grow(self, frame_bytes: int) -> bool:

@@ -20,6 +20,7 @@ class Picture:
         reported: Members that have reported for this generation.
         decided: The generation of the last decision.
         slots: The slots each rank carries.
+        copying: Members that the last decision has copy the state.
         step: The newest committed step, -1 before.
         commits: Commits of each live worker.
         holders: Live workers that have committed or restored.
@@ -33,6 +34,7 @@ class Picture:
     reported: set[int] = field(default_factory=set)
     decided: int = 0
     slots: list[list[int]] = field(default_factory=list)
+    copying: tuple[int, ...] = ()
     step: int = -1
     commits: dict[int, int] = field(default_factory=dict)
     holders: set[int] = field(default_factory=set)
@@ -56,6 +58,7 @@ class Picture:
         if decision.generation <= self.decided:
             return False
         self.decided, self.slots = decision.generation, decision.slots
+        self.copying = tuple(decision.sources)
         return True
 
     def committed(self, worker: int, message: m.Committed) -> bool:

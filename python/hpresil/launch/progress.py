@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from hpresil.base.deadline import now
 from hpresil.launch.picture import Picture
@@ -11,7 +13,26 @@ from hpresil.telemetry.events import Event, EventLog
 from hpresil.telemetry.record import Recorder
 
 KEPT_EVENTS = frozenset({"WorkerLost", "ViewInstalled", "Decided", "GroupBuilt", "Restored"})
+TOLD_BY_ALL = frozenset({"ViewInstalled", "Decided"})
 REMEMBERED_STEPS = 1024
+
+
+class Chronicle(Protocol):
+    """Where an agent writes down what happens: files on the coordinator's node, a message elsewhere.
+
+    ``story``: the events of the last generations, for the phases of the last recovery.
+    """
+
+    story: list[Event]
+
+    def event(self, name: str, **fields: object) -> None:
+        """Note an event."""
+
+    def committed(self, worker: int, message: m.Committed) -> bool:
+        """Take in a worker's commit; return whether it is the first of its step here."""
+
+    def logged(self, message: m.Logged) -> None:
+        """Take in what a script logged."""
 
 
 class Progress:
@@ -27,12 +48,18 @@ class Progress:
     def __init__(self, events: EventLog, metrics: Path, recorder: Recorder, picture: Picture) -> None:
         self._events, self._recorder, self._picture = events, recorder, picture
         self._metrics = EventLog(metrics)
+        self._told: set[tuple[str, object]] = set()
         self._logged: dict[int, set[str]] = {}
         self.story: list[Event] = []
         """The events of the last generations, for the phases of the last recovery."""
 
     def event(self, name: str, **fields: object) -> None:
-        """Write an event."""
+        """Write an event; what agents of several nodes tell of one generation is written once."""
+        if name in TOLD_BY_ALL:
+            generation = fields["generation"]
+            if (name, generation) in self._told:
+                return
+            self._told = {(n, g) for n, g in self._told if n != name} | {(name, generation)}
         line = self._events.add(name, **fields)
         if name == "ViewInstalled":
             views = [i for i, event in enumerate(self.story) if event["event"] == "ViewInstalled"]
@@ -82,3 +109,32 @@ class Progress:
 
     def _open_recovery(self) -> bool:
         return bool(self.story) and self.story[-1]["event"] != "StepCompleted"
+
+
+class Forwarded:
+    """The chronicle of a node without the coordinator: everything goes there.
+
+    Commits and logged values reach it as messages of the workers; here they only shape the picture.
+
+    Args:
+        say: Sends a message to the coordinator.
+        picture: Told of every commit.
+    """
+
+    def __init__(self, say: Callable[[m.FromAgent], None], picture: Picture) -> None:
+        self._say, self._picture = say, picture
+        self.story: list[Event] = []
+
+    def event(self, name: str, **fields: object) -> None:
+        """Send an event; the job's end is the coordinator's news."""
+        if name != "JobEnded":
+            self._say(m.Noted(event=name, fields=fields))
+
+    def committed(self, worker: int, message: m.Committed) -> bool:
+        """Note a commit; return whether it is the first of its step on this node."""
+        first = message.step > self._picture.step
+        self._picture.committed(worker, message)
+        return first
+
+    def logged(self, message: m.Logged) -> None:
+        """Do nothing: the worker's message goes to the coordinator as it is."""

@@ -8,6 +8,8 @@
     RUN/metrics.jsonl       what the script logged
     RUN/logs/worker-N.log   what worker N wrote, and worker-N.error.json if an exception ended it
     RUN/checkpoints/        saved states
+    RUN/secret              what agents of several nodes prove to each other, mode 0600
+    RUN/nodes/NAME/         agent.json, agent.log and logs of another node
     RUN/earlier/K/          logs, events and journal of the Kth job that ran here before
 
 Sockets do not live there: a socket's path may have 107 bytes only, and a run directory may be on a network
@@ -31,6 +33,7 @@ from hpresil.base.errors import ConfigError
 from hpresil.membership.journal import last_generation
 
 MAX_SOCKET_BASE = 60
+NODES = "nodes"
 MOVED = ("logs", "journal", "events.jsonl", "agent.json", "agent.log", "metrics.jsonl")
 KEPT_ON_RESUME = ("metrics.jsonl",)
 
@@ -40,6 +43,8 @@ class RunDirectory:
 
     def __init__(self, path: Path, lock_fd: int) -> None:
         self.path = path
+        self.job = path.parents[1] if path.parent.name == NODES else path
+        """The job's run directory, of which this is one node's part."""
         self._lock_fd = lock_fd
         self.logs = path / "logs"
         self.checkpoints = path / "checkpoints"

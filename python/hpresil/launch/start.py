@@ -12,7 +12,7 @@ from pathlib import Path
 from hpresil.base.errors import ConfigError, DataError
 from hpresil.launch.agent import Agent
 from hpresil.launch.job import Job
-from hpresil.launch.run_directory import RunDirectory
+from hpresil.launch.run_directory import NODES, RunDirectory
 
 NEWEST_S = 120.0
 SWITCH_S = 0.0005  # the event loop must not wait 5 ms for a thread that draws a box
@@ -29,14 +29,20 @@ def start(job: Job) -> int:
     Raises:
         ConfigError: nothing was started, and the message says why.
     """
-    directory = RunDirectory.open(job.run_dir, run_id=job.run_id, resume=job.resume)
+    checkpoints = job.run_dir / "checkpoints" if job.run_dir else None
+    if job.cluster is not None and not job.cluster.hosts and job.run_dir is not None:
+        # The job's own directory may be on a file system that all nodes share; this is this node's part.
+        path = job.run_dir / NODES / job.cluster.node
+        directory = RunDirectory.open(path, run_id=job.run_id)
+    else:
+        directory = RunDirectory.open(job.run_dir, run_id=job.run_id, resume=job.resume)
     try:
         logging.basicConfig(
             filename=directory.agent_log, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s"
         )
         logging.raiseExceptions = False  # a full disk must not fill the terminal as well
         sys.setswitchinterval(SWITCH_S)
-        resume = newest_checkpoint(directory.checkpoints) if job.resume else None
+        resume = newest_checkpoint(checkpoints or directory.checkpoints) if job.resume else None
         return asyncio.run(Agent(job, directory, resume).run())
     except DataError as error:  # the record or the checkpoint: a wrong argument, not a failed job
         raise ConfigError(str(error)) from error

@@ -12,7 +12,7 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from hpresil.base.phases import PHASES
 from hpresil.launch.picture import Picture
 from hpresil.launch.workers import WorkerProcess
 from hpresil.membership import endpoint
+from hpresil.membership.state import State, Worker
 from hpresil.telemetry.events import Event
 from hpresil.telemetry.recovery import last_phases, recoveries
 
@@ -31,7 +32,12 @@ Status = dict[str, Any]
 
 
 def describe(
-    node: str, phase: str, picture: Picture, workers: list[WorkerProcess], story: list[Event]
+    node: str,
+    phase: str,
+    picture: Picture,
+    workers: list[WorkerProcess],
+    story: list[Event],
+    afar: Sequence[Worker] = (),
 ) -> Status:
     """Return the status of a job.
 
@@ -41,6 +47,7 @@ def describe(
         picture: What the agent knows.
         workers: The live processes.
         story: The events of the last recoveries.
+        afar: The workers of other nodes, as the coordinator knows them.
     """
     pid = os.getpid()
     members: list[dict[str, Any]] = [
@@ -49,6 +56,9 @@ def describe(
     ]
     by_rank = sorted(workers, key=lambda w: (picture.rank(w.id) < 0, picture.rank(w.id), w.id))
     members += [_member(node, picture, worker) for worker in by_rank]
+    members += [
+        _entry(picture, worker.id, node=worker.node, pid=worker.pid, state=worker.phase) for worker in afar
+    ]
     return {
         "generation": picture.generation,
         "step": picture.step,
@@ -58,13 +68,22 @@ def describe(
 
 
 def _member(node: str, picture: Picture, worker: WorkerProcess) -> dict[str, Any]:
-    rank = picture.rank(worker.id)
     state = PHASES[worker.page.read().phase] if worker.id in picture.ready else "starting"
+    return _entry(picture, worker.id, node=node, pid=worker.pid, state=state)
+
+
+def elsewhere(state: State, node: str) -> list[Worker]:
+    """Return the workers that are not on ``node``, in the order of their ids."""
+    return sorted((w for w in state.workers.values() if w.node != node), key=lambda worker: worker.id)
+
+
+def _entry(picture: Picture, worker: int, *, node: str, pid: int, state: str) -> dict[str, Any]:
+    rank = picture.rank(worker)
     return {
         "role": "spare" if rank < 0 else "worker",
         "node": node,
         "rank": None if rank < 0 else rank,
-        "pid": worker.pid,
+        "pid": pid,
         "state": state,
         "slots": list(picture.slots[rank]) if 0 <= rank < len(picture.slots) else [],
     }

@@ -73,9 +73,14 @@ class _Followed:
 
 
 class Terminal:
-    """The thread that writes to the terminal."""
+    """The thread that writes to the terminal.
 
-    def __init__(self) -> None:
+    Args:
+        quiet: Leave out the agent's lines, which another node's agent shows too; boxes are shown.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
         self._queue: queue.Queue[str | Box | tuple[int, Path, bool] | int | None] = queue.Queue(MAX_QUEUE)
         self._followed: dict[int, _Followed] = {}
         self._deaf: set[int] = set()
@@ -85,7 +90,8 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """Write one line of the agent's."""
-        self._put(text)
+        if not self._quiet:
+            self._put(text)
 
     def show(self, box: Box) -> None:
         """Show a failure."""

@@ -47,12 +47,12 @@ def shared_environment(job: Job, premises: Premises, inherited: Mapping[str, str
     env = {name: value for name, value in inherited.items() if name not in LAUNCHER_ONLY}
     env.setdefault("OMP_NUM_THREADS", "1")
     env.setdefault("PYTHONHASHSEED", "0")  # iteration order of sets of strings fixes bits as well
-    world = str(job.workers)
+    world, cluster = str(job.workers), job.cluster
     env |= {
         "WORLD_SIZE": world,
-        "LOCAL_WORLD_SIZE": world,
-        "GROUP_RANK": "0",
-        "GROUP_WORLD_SIZE": "1",
+        "LOCAL_WORLD_SIZE": str(job.nproc_per_node if cluster else job.workers),
+        "GROUP_RANK": str(cluster.rank if cluster else 0),
+        "GROUP_WORLD_SIZE": str(cluster.max_nodes if cluster else 1),
         "ROLE_WORLD_SIZE": world,
         "ROLE_NAME": job.role,
         "MASTER_ADDR": job.master_addr,
@@ -69,17 +69,19 @@ def shared_environment(job: Job, premises: Premises, inherited: Mapping[str, str
         "HPRESIL_AGENT_PID": str(os.getpid()),
     }
     env.pop("HPRESIL_RESUME", None)
+    if cluster is not None:
+        env["HPRESIL_NODE_ADDR"] = cluster.address
     return env
 
 
 def environment(shared: Mapping[str, str], place: Place) -> dict[str, str]:
     """Return the variables of one worker."""
-    index = str(place.index)
+    first = int(shared["GROUP_RANK"]) * int(shared["LOCAL_WORLD_SIZE"])
     env = {
         **shared,
-        "RANK": index,
-        "LOCAL_RANK": index,
-        "ROLE_RANK": index,
+        "RANK": str(first + place.index),
+        "LOCAL_RANK": str(place.index),
+        "ROLE_RANK": str(first + place.index),
         "TORCHELASTIC_RESTART_COUNT": str(place.restarts),
         "HPRESIL_PAGE_FD": str(place.page_fd),
         "HPRESIL_WORKER": str(place.worker),

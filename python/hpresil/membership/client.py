@@ -1,8 +1,8 @@
 """The agent's side of the connection to the coordinator.
 
 One connection; what the agent says goes out in order, what it is told comes in as an async
-iterator. There is no reconnecting: on one node the coordinator lives in the agent's process, so a
-lost connection means that the job is over.
+iterator. There is no reconnecting: an agent whose connection broke is lost to the coordinator, with all
+its workers, and comes back as a new one.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from pathlib import Path
 
 from hpresil.base.deadline import Deadline
 from hpresil.base.errors import DeadlineExceeded
+from hpresil.membership.door import call
 from hpresil.membership.framing import TO_AGENT, read_message, write_message
-from hpresil.membership.messages import FromAgent, ToAgent
+from hpresil.membership.messages import Alive, FromAgent, ToAgent
+from hpresil.membership.tls import Credentials
 
 RETRY_S = 0.02
+ALIVE_S = 1.0
 
 
 class Client:
@@ -48,6 +51,36 @@ class Client:
             except (FileNotFoundError, ConnectionRefusedError, TimeoutError):
                 deadline.check()
                 await asyncio.sleep(RETRY_S)
+
+    @classmethod
+    async def call(
+        cls,
+        host: str,
+        port: int,
+        credentials: Credentials,
+        timeout_s: float,
+        send_timeout_s: float = 30.0,
+    ) -> Client:
+        """Connect to the coordinator on another node, which may not be up yet.
+
+        Raises:
+            DeadlineExceeded: Nobody listened there within ``timeout_s`` seconds.
+            ConfigError: Whoever listens there does not belong to the job.
+        """
+        deadline = Deadline(timeout_s, f"a connection to the coordinator at {host}:{port}")
+        while True:
+            try:
+                reader, writer = await call(host, port, credentials, max(deadline.remaining(), RETRY_S))
+                return cls(reader, writer, send_timeout_s)
+            except (OSError, TimeoutError):
+                deadline.check()
+                await asyncio.sleep(RETRY_S)
+
+    async def stay(self) -> None:
+        """Say `Alive` every second, until cancelled."""
+        while True:
+            await asyncio.sleep(ALIVE_S)
+            self.say(Alive())
 
     def say(self, message: FromAgent) -> None:
         """Queue ``message`` without waiting; keeps the order of all messages."""

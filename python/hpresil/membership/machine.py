@@ -126,6 +126,10 @@ def _frame_sealed(turn: Turn, event: m.FrameSealed) -> None:
     turn.set(sealed=others)
 
 
+def _broken(turn: Turn, event: m.Broken) -> None:
+    ending.end(turn, Ending(status=1, reason=event.reason, worker=event.worker, step=event.step))
+
+
 def _drain_requested(turn: Turn, event: m.DrainRequested) -> None:
     if turn.state.draining or turn.state.phase == "stopping":
         return
@@ -230,6 +234,7 @@ _RULES: dict[type[m.Message], Callable[[Turn, Any], None]] = {
     m.WorkerStarted: _worker_started,
     m.WorkerLost: _worker_lost,
     m.FrameSealed: _frame_sealed,
+    m.Broken: _broken,
     m.DrainRequested: _drain_requested,
 }
 

@@ -378,6 +378,14 @@ class FrameSealed(Message, frozen=True, kw_only=True):
     frame: int
 
 
+class Broken(Message, frozen=True, kw_only=True):
+    """Something the coordinator cannot see makes the job impossible; ``worker`` and ``step``: -1 for none."""
+
+    reason: str
+    worker: int = -1
+    step: int = -1
+
+
 class DrainRequested(Message, frozen=True, kw_only=True):
     """Somebody wants the job to end at the next step boundary."""
 
@@ -385,7 +393,16 @@ class DrainRequested(Message, frozen=True, kw_only=True):
 
 
 FromAgent = Union[
-    AgentJoined, Alive, Reached, Noted, Relayed, WorkerStarted, WorkerLost, FrameSealed, DrainRequested
+    AgentJoined,
+    Alive,
+    Reached,
+    Noted,
+    Relayed,
+    WorkerStarted,
+    WorkerLost,
+    FrameSealed,
+    Broken,
+    DrainRequested,
 ]
 
 

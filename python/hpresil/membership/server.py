@@ -23,6 +23,7 @@ from hpresil.membership.connections import Connections, Listen
 from hpresil.membership.journal import Journal
 from hpresil.membership.machine import Event, NodeLost, Tick
 from hpresil.membership.messages import (
+    Broken,
     Decision,
     Deliver,
     FenceWorker,
@@ -60,7 +61,8 @@ class Server:
         journal_path: The journal to create; None for a job that keeps none.
         listen: Where agents of other nodes come in; None: there are none.
         on_state: Called with each new state, after its actions were sent.
-        on_said: Called with what agents of other nodes say, before anything follows from it.
+        on_said: Called with what agents say, before anything follows from it.
+        on_lost: Called with the name of a node whose connection has ended, and why.
         now: The clock, in monotonic seconds.
         tick_s: How often deadlines are looked at.
     """
@@ -74,6 +76,7 @@ class Server:
         listen: Listen | None = None,
         on_state: Callable[[State], None] | None = None,
         on_said: Callable[[str, FromAgent], None] | None = None,
+        on_lost: Callable[[str, str], None] | None = None,
         now: Callable[[], float] = monotonic,
         tick_s: float = TICK_S,
     ) -> None:
@@ -81,7 +84,7 @@ class Server:
         self._refusals = Refusals()
         self._journal_path = journal_path
         self._journal: Journal | None = None
-        self._on_state, self._on_said = on_state, on_said
+        self._on_state, self._on_said, self._on_lost = on_state, on_said, on_lost
         self._now = now
         self._tick_s = tick_s
         self._rendezvous = Rendezvous(settings.first_generation)
@@ -112,6 +115,10 @@ class Server:
         await self._connections.open()
         for work in (self._decide(), self._tick()):
             self._keep(asyncio.create_task(work))
+
+    def break_off(self, broken: Broken) -> None:
+        """End the job for a reason that was found here."""
+        self._events.put_nowait(broken)
 
     async def failed(self) -> None:
         """Wait for a defect or a failing disk to end the coordinator, and raise its error."""
@@ -194,6 +201,8 @@ class Server:
 
     def _gone(self, node: str, why: str) -> None:
         if self._open:
+            if self._on_lost is not None:
+                self._on_lost(node, why)
             self._events.put_nowait(NodeLost(node=node, why=why))
 
     def _take(self, node: str, message: FromAgent) -> None:

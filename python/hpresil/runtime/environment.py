@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from hpresil.base.errors import ConfigError
 from hpresil.native import Page
 
+LOOPBACK = "127.0.0.1"
 _held: Page | None = None
 
 
@@ -30,6 +31,8 @@ class Environment:
     arenas: tuple[int, ...]
     resume: str | None
     local_rank: int
+    address: str = LOOPBACK
+    """At which the other members reach this one."""
 
 
 def read(env: Mapping[str, str]) -> Environment:
@@ -47,9 +50,9 @@ def read(env: Mapping[str, str]) -> Environment:
         raise ConfigError(
             f"a launcher variable is not a number ({error}): start workers with `hpresil run`"
         ) from None
-    page = _held
+    page, address = _held, env.get("HPRESIL_NODE_ADDR", LOOPBACK)
     if page is None and socket is not None and "HPRESIL_PAGE_FD" in env:
         page = Page.attach(int(env["HPRESIL_PAGE_FD"]))
         page.hold()
         page.install_fatal_handlers()
-    return Environment(worker, socket, page, arenas, env.get("HPRESIL_RESUME") or None, local_rank)
+    return Environment(worker, socket, page, arenas, env.get("HPRESIL_RESUME") or None, local_rank, address)

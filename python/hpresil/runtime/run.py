@@ -29,7 +29,6 @@ from hpresil.runtime.streams import OUTSIDE, set_generators
 from hpresil.runtime.trainer import Trainer
 from hpresil.snapshot.tracked import Tracked
 
-LOOPBACK = "127.0.0.1"
 Writer = Callable[[], None]
 
 _run: Run | None = None
@@ -71,7 +70,7 @@ class Run:
         else:
             self._link = AgentLink(place.socket, place.worker, os.getpid())
         self._engine = Engine(
-            worker=place.worker, config=config, send=self._link.send, page=place.page, hostname=LOOPBACK
+            worker=place.worker, config=config, send=self._link.send, page=place.page, hostname=place.address
         )
         self._tracked: Tracked | None = None
         self._patterns: Mapping[str, str] = {}

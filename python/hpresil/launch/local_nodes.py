@@ -1,0 +1,139 @@
+"""``--local-nodes K``: K agents on this machine, each with its own workers and memory.
+
+Each is a process of its own that knows the others only through the network, so this is a job of K nodes in
+everything but the distance. An agent that is killed takes its workers with it, like a node that is lost;
+after `RETURN_S` another one comes in its place. The first agent has the coordinator: its end is the job's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hpresil.native import set_pdeathsig
+
+RETURN_S = 1.0
+MAX_RETURNS = 16
+LEAVE_S = 15.0
+POLL_S = 0.05
+LOOPBACK = "127.0.0.1"
+PLACE = "HPRESIL_LOCAL_NODE"
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalNode:
+    """Where one of the agents stands; it finds this in its environment."""
+
+    rank: int
+    nodes: int
+    port: int
+    run_dir: str
+    parent: int
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return f"node{self.rank}"
+
+
+def place() -> LocalNode | None:
+    """Return what this agent is, None if it was not started here; workers do not inherit it."""
+    text = os.environ.pop(PLACE, "")
+    if not text:
+        return None
+    found = LocalNode(**json.loads(text))
+    set_pdeathsig(signal.SIGKILL)  # its guardian then does what is left
+    if os.getppid() != found.parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return found
+
+
+def run_local_nodes(nodes: int, run_dir: Path, arguments: Sequence[str]) -> int:
+    """Run a job on local nodes and return its exit status.
+
+    Args:
+        nodes: How many.
+        run_dir: The job's run directory.
+        arguments: The command line of ``hpresil``, which every agent gets as it is.
+    """
+    return _Family(nodes, run_dir, arguments).run()
+
+
+class _Family:
+    """The agents, by rank."""
+
+    def __init__(self, nodes: int, run_dir: Path, arguments: Sequence[str]) -> None:
+        self._nodes, self._run_dir = nodes, run_dir
+        self._command = [sys.executable, "-m", "hpresil.cli.main", *arguments]
+        self._port = _free_port()
+        self._agents: dict[int, subprocess.Popen[bytes]] = {}
+        self._due: dict[int, float] = {}
+        self._returns = 0
+        self._signals = 0
+
+    def run(self) -> int:
+        before = {number: signal.signal(number, self._signalled) for number in FORWARDED}
+        try:
+            for rank in range(self._nodes):
+                self._start(rank)
+            while (status := self._agents[0].poll()) is None:
+                self._look_after()
+                time.sleep(POLL_S)
+            return status if status >= 0 else 128 - status
+        finally:
+            self._end()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _start(self, rank: int) -> None:
+        here = LocalNode(
+            rank=rank, nodes=self._nodes, port=self._port, run_dir=str(self._run_dir), parent=os.getpid()
+        )
+        environment = {**os.environ, PLACE: json.dumps(asdict(here))}
+        self._agents[rank] = subprocess.Popen(
+            self._command, env=environment, stdin=subprocess.DEVNULL, process_group=0
+        )
+
+    def _look_after(self) -> None:
+        """Bring a node that was lost back after a while."""
+        for rank, agent in self._agents.items():
+            if agent.poll() is None or rank == 0:
+                continue
+            due = self._due.setdefault(rank, time.monotonic() + RETURN_S)
+            if time.monotonic() >= due and self._returns < MAX_RETURNS and not self._signals:
+                del self._due[rank]
+                self._returns += 1
+                self._start(rank)
+                return
+
+    def _signalled(self, number: int, frame: object) -> None:
+        """The first signal drains the job, through the agent that has the coordinator; a second kills all."""
+        self._signals += 1
+        for rank, agent in self._agents.items():
+            if (rank == 0 or self._signals > 1) and agent.poll() is None:
+                agent.send_signal(number)
+
+    def _end(self) -> None:
+        """Wait for the other agents to leave; kill those that do not."""
+        end = time.monotonic() + LEAVE_S
+        while any(agent.poll() is None for agent in self._agents.values()) and time.monotonic() < end:
+            time.sleep(POLL_S)
+        for agent in self._agents.values():
+            if agent.poll() is None:
+                agent.kill()
+            agent.wait()
+
+
+def _free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        sock.bind((LOOPBACK, 0))
+        return int(sock.getsockname()[1])

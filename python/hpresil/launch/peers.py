@@ -1,0 +1,217 @@
+"""Agents among themselves: do we reach each other, and frames that go from one node's memory to another's.
+
+One connection a request, through a `Door`, so both ends belong to the job and nobody can change a byte on
+the way. A request is one framed message; the answer to `Fetch` is one framed `Coming` and then the frame's
+bytes. What they mean is checked where it is used: a newcomer verifies the checksums of every section.
+
+    source's node: Serve → sealed → offer()  ──bytes──▶  newcomer's node: fetch() → sealed → StateReady
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Union
+
+from hpresil.base.errors import ConfigError, TransferFailed
+from hpresil.launch.memory import Arenas
+from hpresil.membership.door import Door, call
+from hpresil.membership.framing import Direction, read_message, write_message
+from hpresil.membership.messages import Message
+from hpresil.membership.refusals import Refusals
+from hpresil.membership.tls import Credentials
+
+PROBE_S = 5.0
+STALL_S = 10.0
+CHUNK_BYTES = 1 << 20
+MAX_REQUEST_BYTES = 4096
+
+
+class Ping(Message, frozen=True, kw_only=True):
+    """Ask whether anybody is there."""
+
+
+class Pong(Message, frozen=True, kw_only=True):
+    """Somebody is."""
+
+
+class Fetch(Message, frozen=True, kw_only=True):
+    """Send the frame of ``version`` for ``generation``; ``stored``: the newest sealed one, now."""
+
+    node: str
+    generation: int
+    version: int
+    stored: bool
+
+
+class Coming(Message, frozen=True, kw_only=True):
+    """``frame_bytes`` follow; -1: there is no such frame, and ``error`` says why."""
+
+    frame_bytes: int
+    error: str = ""
+
+
+ASKED: Direction[Union[Ping, Fetch]] = Direction("agent to agent", Union[Ping, Fetch], MAX_REQUEST_BYTES)
+ANSWERED: Direction[Union[Pong, Coming]] = Direction(
+    "agent to asking agent", Union[Pong, Coming], MAX_REQUEST_BYTES
+)
+
+
+class Peers:
+    """This node's door for other agents, and its calls to them.
+
+    Single-threaded: to be used from the agent's event loop.
+
+    Args:
+        credentials: The job's.
+        arenas: The frames of this node.
+        refusals: Counts what is turned away.
+        stored: Returns the frame of the newest sealed version if it is this one, else -1, and keeps it from
+            being filled again until `sent` is called with the same node.
+        sent: Called when a frame has gone to a node, well or not.
+        wait_s: How long a request may wait for its frame.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        arenas: Arenas,
+        refusals: Refusals,
+        *,
+        stored: Callable[[str, int], int],
+        sent: Callable[[str], None],
+        wait_s: float,
+    ) -> None:
+        self._credentials, self._arenas, self._refusals = credentials, arenas, refusals
+        self._stored, self._sent, self._wait_s = stored, sent, wait_s
+        self._offered: dict[tuple[int, int], int] = {}
+        self._change = asyncio.Condition()
+        self._door = Door(self._visit, credentials, refusals)
+        self.bytes_received = 0
+        self.bytes_sent = 0
+
+    async def open(self, host: str) -> str:
+        """Listen on ``host``; return HOST:PORT. Raises ConfigError if that is no address of this machine."""
+        return f"{host}:{await self._door.open(host, 0)}"
+
+    async def close(self) -> None:
+        """Stop listening and cut all transfers."""
+        await self._door.close()
+
+    async def probe(self, addresses: dict[str, str]) -> dict[str, str]:
+        """Return which of these agents (node → HOST:PORT) cannot be reached, and why."""
+        errors = await asyncio.gather(*map(self._ping, addresses.values()))
+        return {node: error for node, error in zip(addresses, errors, strict=True) if error}
+
+    async def offer(self, generation: int, version: int, frame: int) -> None:
+        """Other nodes may have ``frame`` when they ask for that version in that generation."""
+        async with self._change:
+            self._offered = {
+                key: f for key, f in self._offered.items() if key[0] >= generation and f != frame
+            }
+            self._offered[generation, version] = frame
+            self._change.notify_all()
+
+    async def fetch(self, address: str, wish: Fetch, frame: int) -> int:
+        """Copy a frame of another node into ``frame`` here; return its bytes.
+
+        Raises:
+            TransferFailed: the other agent has no such frame, stalls, or is gone; the frame's content is
+                undefined.
+        """
+        try:
+            async with asyncio.timeout(self._wait_s + STALL_S):
+                reader, writer = await _call(address, self._credentials)
+                try:
+                    write_message(writer, wish)
+                    return await self._receive(reader, self._arenas.fds[frame])
+                finally:
+                    writer.transport.abort()
+        except (OSError, TimeoutError, ConfigError) as error:  # the last one also for a lack of memory here
+            raise TransferFailed(f"{address}: {str(error) or 'no answer in time'}") from error
+
+    async def _receive(self, reader: asyncio.StreamReader, fd: int) -> int:
+        answer = await read_message(reader, ANSWERED)
+        if not isinstance(answer, Coming) or answer.frame_bytes < 0:
+            raise TransferFailed(answer.error if isinstance(answer, Coming) else "the agent hung up")
+        await self._arenas.grow(answer.frame_bytes)
+        done = 0
+        while done < answer.frame_bytes:
+            async with asyncio.timeout(STALL_S):
+                data = await reader.read(min(CHUNK_BYTES, answer.frame_bytes - done))
+            if not data:
+                raise TransferFailed(f"the agent hung up after {done} of {answer.frame_bytes} bytes")
+            os.pwrite(fd, data, done)
+            done += len(data)
+            self.bytes_received += len(data)
+        return done
+
+    async def _ping(self, address: str) -> str:
+        try:
+            async with asyncio.timeout(PROBE_S):
+                reader, writer = await _call(address, self._credentials)
+                try:
+                    write_message(writer, Ping())
+                    pong = await read_message(reader, ANSWERED)
+                finally:
+                    writer.transport.abort()
+        except TimeoutError:
+            return f"no answer from {address} within {PROBE_S:g} s"
+        except (OSError, ConfigError, TransferFailed) as error:
+            return f"{address}: {error}"
+        return "" if isinstance(pong, Pong) else f"{address} hung up"
+
+    async def _visit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(STALL_S):
+                wish = await read_message(reader, ASKED)
+            if isinstance(wish, Ping):
+                write_message(writer, Pong())
+                await writer.drain()
+            elif wish is not None:
+                await self._send(wish, writer)
+        except (TransferFailed, TimeoutError) as error:
+            self._refusals.turn_away("peer", str(error) or "a slow one")
+        finally:
+            writer.close()
+
+    async def _send(self, wish: Fetch, writer: asyncio.StreamWriter) -> None:
+        frame = await self._frame_for(wish)
+        try:
+            if frame < 0:
+                error = f"version {wish.version} is not here for generation {wish.generation}"
+                write_message(writer, Coming(frame_bytes=-1, error=error))
+            else:
+                await self._send_frame(frame, writer)
+            async with asyncio.timeout(STALL_S):
+                await writer.drain()
+        finally:
+            self._sent(wish.node)
+
+    async def _send_frame(self, frame: int, writer: asyncio.StreamWriter) -> None:
+        size, done = self._arenas.used[frame], 0
+        write_message(writer, Coming(frame_bytes=size))
+        while done < size:
+            data = os.pread(self._arenas.fds[frame], min(CHUNK_BYTES, size - done), done)
+            writer.write(data)
+            async with asyncio.timeout(STALL_S):
+                await writer.drain()
+            done += len(data)
+            self.bytes_sent += len(data)
+
+    async def _frame_for(self, wish: Fetch) -> int:
+        if wish.stored:
+            return self._stored(wish.node, wish.version)
+        key = (wish.generation, wish.version)
+        try:
+            async with asyncio.timeout(self._wait_s), self._change:
+                await self._change.wait_for(lambda: key in self._offered)
+        except TimeoutError:
+            return -1
+        return self._offered[key]
+
+
+async def _call(address: str, credentials: Credentials) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    host, _, port = address.rpartition(":")
+    return await call(host, int(port), credentials, PROBE_S)

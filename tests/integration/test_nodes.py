@@ -1,0 +1,66 @@
+"""Jobs of several nodes on one machine: each agent knows the others through the network only."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import job
+from launched import Launched
+
+SCRIPT = "train_small.py"
+STEPS = 40
+FIELDS = ("step", "loss", "grad_norm", "state", "samples")
+TWO_NODES = ("--local-nodes", "2", "--nproc-per-node", "2", "--record-state-every", "1")
+
+
+def lines(path: Path) -> list[tuple[Any, ...]]:
+    return [tuple(json.loads(line)[name] for name in FIELDS) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
+    done = job.run(tmp_path_factory.mktemp("alone"), SCRIPT, "--steps", STEPS)
+    assert done.status == 0, done.output
+    return lines(done.directory / "record.jsonl")
+
+
+def started(directory: Path, *flags: str, steps: int = STEPS, slow: float = 0.0) -> Launched:
+    record = str(directory / "record.jsonl")
+    arguments = ("--steps", str(steps), "--sleep", str(slow))
+    flags = (*TWO_NODES, "--record", record, *flags)
+    return Launched(directory, SCRIPT, *arguments, flags=flags, start_method="forkserver")
+
+
+def node_of(launched: Launched, worker: int) -> str:
+    found = next(event for event in launched.events("WorkerStarted") if event["worker"] == worker)
+    return found.get("node", "node0")
+
+
+def test_two_nodes_give_the_record_of_one_worker(undisturbed: list[Any], tmp_path: Path) -> None:
+    with started(tmp_path, "--workers", "3") as launched:
+        assert launched.ended(60) == 0, launched.story()
+        assert sorted(node_of(launched, worker) for worker in range(3)) == ["node0", "node0", "node1"]
+    assert lines(tmp_path / "record.jsonl") == undisturbed
+
+
+def test_a_lost_node_shrinks_the_group_and_its_return_lets_it_grow(
+    undisturbed: list[Any], tmp_path: Path
+) -> None:
+    with started(tmp_path, slow=0.12) as launched:
+        launched.until_step(5)
+        os.kill(launched.events("NodeJoined")[0]["pid"], signal.SIGKILL)
+        launched.until(lambda: launched.events("NodeLost"))
+        launched.until(lambda: len(launched.events("NodeJoined")) == 2)
+        launched.until(lambda: launched.events("ViewInstalled")[-1]["generation"] >= 3)
+        assert launched.ended(60) == 0, launched.story()
+        sizes = [len(view["members"]) for view in launched.events("ViewInstalled")]
+    assert sizes[0] == 4
+    assert min(sizes) == 2, f"the group did not shrink to one node at once: {sizes}"
+    assert sizes[-1] == 4, f"the group did not grow back: {sizes}"
+    assert lines(tmp_path / "record.jsonl") == undisturbed
