@@ -50,11 +50,13 @@ _WHERE = {
     "init": "runtime.run",
 }
 __all__ = sorted(_WHERE)
-__version__ = "0.1.0"
+__version__: str  # where the other modules find it too: base.version
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name from where it lives."""
+    if name == "__version__":
+        return import_module("hpresil.base.version").VERSION
     if name not in _WHERE:
         raise AttributeError(f"module 'hpresil' has no attribute {name!r}; it has: {', '.join(__all__)}")
     return getattr(import_module(f"hpresil.{_WHERE[name]}"), name)

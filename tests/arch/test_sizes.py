@@ -9,7 +9,7 @@ MOST_LINES = 300
 MOST_FUNCTION_LINES = 40
 LARGER_FILES = {
     # One table of everything that is said between the processes, to be read as one.
-    "python/hpresil/membership/messages.py": 450,
+    "python/hpresil/membership/messages.py": 490,
 }
 """Files that may be larger, up to which size, and why."""
 

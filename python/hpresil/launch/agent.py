@@ -140,24 +140,16 @@ class Agent:
         )
         self._workers = attendance.workers
         links = Links(self._workers, lambda w, said: attendance.conversation.said(w, said), attendance.end)
-        stop = lambda reason: attendance.conversation.stop(reason)  # noqa: E731 (made in the next line)
-        self._frames = FrameTraffic(
-            Ways(
-                self._node,
-                links,
-                self._client,
-                self._arenas,
-                self._picture,
-                self._progress,
-                self._terminal,
-                stop,
-            )
-        )
+        self._frames = FrameTraffic(self._ways(links))
         attendance.conversation = Conversation(self._hands(links))
         stack.push_async_callback(links.close)
         stack.push_async_callback(self._frames.close)
         stack.push_async_callback(self._kill_everything)
         await links.start(self._sockets.agent)
+        await self._begin_work(stack)
+
+    async def _begin_work(self, stack: AsyncExitStack) -> None:
+        attendance = self._attendance
         reporter = status.Reporter(self._describe)
         stack.callback(reporter.close)
         await reporter.start(self._sockets.status)
@@ -169,6 +161,18 @@ class Agent:
             task = self._loop.create_task(work)
             task.add_done_callback(self._task_ended)
             stack.callback(task.cancel)
+
+    def _ways(self, links: Links) -> Ways:
+        return Ways(
+            node=self._node,
+            links=links,
+            client=self._client,
+            arenas=self._arenas,
+            picture=self._picture,
+            progress=self._progress,
+            terminal=self._terminal,
+            stop=lambda reason: self._attendance.conversation.stop(reason),
+        )
 
     def _hands(self, links: Links) -> Hands:
         return Hands(
@@ -267,7 +271,7 @@ class Agent:
             if not worker.may_leave:
                 self._workers.kill(worker, "killed")
         patience_s = job.config.finish_timeout_s if ended.status == 0 else job.shutdown_timeout_s
-        await self._reaped(patience_s)
+        await self._workers.until_reaped(patience_s, self._killing)
         if ended.status == 0 and self._workers.live() and not self._kill_status:
             self._attendance.exit_status = self._attendance.exit_status or 1
             late = ", ".join(f"worker {worker.id}" for worker in self._workers.live())
@@ -275,24 +279,13 @@ class Agent:
         found = self._kill_status or ended.status or self._attendance.exit_status
         return found if 0 <= found < 256 else 1
 
-    async def _reaped(self, patience_s: float) -> None:
-        """Wait until all workers are reaped, the patience is over, or everything is to be killed."""
-        waits = [self._loop.create_task(worker.reaped.wait()) for worker in self._workers.all()]
-        if not waits:
-            return
-        everybody = asyncio.ensure_future(asyncio.wait(waits))
-        killing = self._loop.create_task(self._killing.wait())
-        await asyncio.wait({everybody, killing}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
-        for task in (everybody, killing, *waits):
-            task.cancel()
-
     async def _kill_everything(self) -> None:
         """Kill every worker and whatever descends from one; wait until the kernel is done with them."""
         self._attendance.start_no_more()  # also when something failed before the job ended
         for worker in self._workers.live():
             self._workers.kill(worker, "killed")
         self._killing.clear()
-        await self._reaped(KILL_WAIT_S)
+        await self._workers.until_reaped(KILL_WAIT_S, self._killing)
         for worker in self._workers.all():
             self._terminal.say(f"process {worker.pid} of worker {worker.id} does not die")
         for _ in range(ORPHAN_ROUNDS):

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import hpresil
+from hpresil.base.version import VERSION
 from hpresil.launch.frame_traffic import FrameTraffic
 from hpresil.launch.memory import Arenas
 from hpresil.launch.peers import Peers
@@ -88,7 +88,7 @@ class Network:
                 node=self._cluster.node,
                 pid=os.getpid(),
                 address=address,
-                build=hpresil.__version__,
+                build=VERSION,
             )
         )
 

@@ -179,6 +179,17 @@ class Workers:
             worker.condemned = reason
             self._notice(worker)
 
+    async def until_reaped(self, patience_s: float, hurry: asyncio.Event) -> None:
+        """Wait until all are reaped, the patience is over, or ``hurry`` is set."""
+        waits = [self._loop.create_task(worker.reaped.wait()) for worker in self.all()]
+        if not waits:
+            return
+        everybody = asyncio.ensure_future(asyncio.wait(waits))
+        hurrying = self._loop.create_task(hurry.wait())
+        await asyncio.wait({everybody, hurrying}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+        for task in (everybody, hurrying, *waits):
+            task.cancel()
+
     def collect_orphans(self, *, everything: bool = False) -> bool:
         """Kill what dead workers left behind and reap adopted processes; return whether there were any.
 

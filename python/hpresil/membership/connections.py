@@ -15,9 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import hpresil
 from hpresil.base.deadline import now
 from hpresil.base.errors import TransferFailed
+from hpresil.base.version import VERSION
 from hpresil.membership import endpoint
 from hpresil.membership.door import Door
 from hpresil.membership.framing import FROM_AGENT, read_message, write_message
@@ -186,9 +186,8 @@ class Connections:
         if first.node in self._agents:
             reason = f"node {first.node!r} is connected already (process {first.pid} claims it again)"
             self._refusals.turn_away("second agent", reason)
-        elif first.build not in ("", hpresil.__version__):
-            ours = hpresil.__version__
-            reason = f"it runs hpresil {first.build}, the coordinator {ours}; install the same version"
+        elif first.build not in ("", VERSION):
+            reason = f"it runs hpresil {first.build}, the coordinator {VERSION}; install the same version"
             self._refusals.turn_away("other version", reason)
         if reason:
             write_message(writer, Rejected(node=first.node, reason=reason))
