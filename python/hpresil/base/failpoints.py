@@ -5,14 +5,15 @@ A point costs one attribute test while nothing is armed. ``HPRESIL_FAILPOINTS`` 
     {"log": DIR, "faults": [{"id": "a", "point": "slot.begin", "action": "kill",
                              "worker": 1, "rank": 1, "step": 5, "slot": 2, "seconds": 0.2}]}
 
-in which ``worker``, ``rank``, ``step``, ``slot`` and ``from_step`` (this step or a later one) are
-optional conditions. A fault fires once per
+in which ``worker``, ``rank``, ``step``, ``slot``, ``node`` (its number) and ``from_step`` (this step or a
+later one) are optional conditions. A fault fires once per
 job, whichever process reaches its point first: the process that creates DIR/<id> owns it, so the
 file's existence proves that the fault fired; it holds the process id, the monotonic time and where.
 
-Actions: ``kill`` (SIGKILL to itself), ``stop`` (SIGSTOP to itself), ``raise`` (RuntimeError),
-``oom`` (MemoryError), ``exit`` (status 0 without clean-up), ``segv`` (a real invalid write),
-``sleep`` (``seconds``). ``times`` (default 1) lets a fault fire more than once: DIR/<id>.1, …
+Actions: ``kill`` (SIGKILL to itself), ``lose_node`` (SIGKILL to its agent, and so to all workers of it),
+``stop`` (SIGSTOP to itself), ``raise`` (RuntimeError), ``oom`` (MemoryError), ``exit`` (status 0 without
+clean-up), ``segv`` (a real invalid write), ``sleep`` (``seconds``). ``times`` (default 1) lets a fault fire
+more than once: DIR/<id>.1, …
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ def _matches(fault: dict[str, Any], where: dict[str, int | None]) -> bool:
     exact = {k: fault[k] for k in ("worker", "rank", "step", "slot") if k in fault}
     step = where.get("step")
     late_enough = "from_step" not in fault or (step is not None and step >= fault["from_step"])
-    return late_enough and all(where.get(k) == v for k, v in exact.items())
+    here = "node" not in fault or os.environ.get("GROUP_RANK") == str(fault["node"])
+    return late_enough and here and all(where.get(k) == v for k, v in exact.items())
 
 
 def _fire_once(fault: dict[str, Any], point: str, where: dict[str, int | None]) -> None:
@@ -96,6 +98,9 @@ def _act(fault: dict[str, Any], why: str) -> None:
     action = fault["action"]
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    elif action == "lose_node":
+        os.kill(int(os.environ["HPRESIL_AGENT_PID"]), signal.SIGKILL)
+        time.sleep(60.0)  # the kernel kills this process because its agent is dead
     elif action == "stop":
         os.kill(os.getpid(), signal.SIGSTOP)
     elif action == "exit":

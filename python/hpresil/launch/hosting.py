@@ -111,6 +111,20 @@ class Hosting:
         workers = [w.id for w in self.server.state.workers.values() if w.node == node]
         if self.server.state.phase != "ended":
             self.progress.event("NodeLost", node=node, workers=workers, why=why)
+            for worker in workers:
+                self.progress.event(
+                    "WorkerLost",
+                    worker=worker,
+                    rank=self._picture.rank(worker),
+                    reason="node lost",
+                    status=None,
+                    step=self._picture.step + 1,
+                    slot=-1,
+                    armed=False,
+                    last_stamp=None,
+                    why=f"node {node} lost",
+                    node=node,
+                )
             named = ", ".join(f"worker {worker}" for worker in workers) or "no worker"
             self._terminal.say(f"node {node} lost with {named}: {why}")
 

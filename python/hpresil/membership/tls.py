@@ -71,10 +71,16 @@ def from_files(certificate: Path, key: Path, authority: Path) -> Credentials:
 
 def from_secret(secret: bytes) -> Credentials:
     """Return what follows from the job's secret; equal secrets give equal credentials."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+    try:
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+        from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+    except ImportError as error:
+        raise ConfigError(
+            f"several nodes need the package cryptography ({error}): pip install 'hpresil[nodes]', or give "
+            "certificates of your own with --tls-files"
+        ) from error
 
     seed = HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=PURPOSE).derive(secret)
     key = Ed25519PrivateKey.from_private_bytes(seed)

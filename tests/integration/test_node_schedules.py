@@ -1,0 +1,74 @@
+"""Random schedules of faults on two nodes, whole nodes among them, leave the undisturbed record, bit for bit.
+
+The second node's agent is killed at a random point of a step, in some schedules twice, beside the faults of
+single workers; it comes back after a second. HPRESIL_TEST_NODE_SCHEDULES sets how many schedules run.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import job
+
+STEPS = 12
+MODELS = ("train_transformer.py", "train_conv.py")
+SCHEDULES = int(os.environ.get("HPRESIL_TEST_NODE_SCHEDULES", "8"))
+FIELDS = ("step", "loss", "grad_norm", "state", "samples")
+FLAGS = ("--local-nodes", "2", "--workers", "3")
+
+POINTS = (
+    "slot.begin", "slot.end", "reduce.begin", "reduce.exchanged", "vote.counted", "apply.begin", "apply.end",
+    "block.end", "step.begin", "regroup.view", "regroup.group", "restore.begin", "restore.end", "serve.end",
+)  # fmt: skip
+
+
+def schedule(seed: int) -> list[dict[str, Any]]:
+    rng = random.Random(10_000 + seed)
+    node: dict[str, Any] = {"id": "node", "action": "lose_node", "node": 1}
+    node.update(point=rng.choice(POINTS[:9]), step=rng.randrange(3, STEPS - 3))
+    faults = [node]
+    for number in range(rng.choice((0, 0, 1, 2))):
+        fault = {
+            "id": f"fault{number}",
+            "point": rng.choice(POINTS),
+            "from_step": rng.randrange(node["step"], STEPS - 2),
+        }
+        if rng.random() < 0.3:
+            faults.append({**fault, "action": "lose_node", "node": 1})
+        else:
+            faults.append({**fault, "action": rng.choice(("kill", "stop", "segv"))})
+    return faults
+
+
+def lines(record: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    return [tuple(line[name] for name in FIELDS) for line in record]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+    """The records of one worker that nothing happens to."""
+    records = {}
+    for script in MODELS:
+        done = job.run(tmp_path_factory.mktemp("alone"), script, "--steps", STEPS)
+        assert done.status == 0, done.output
+        records[script] = done.record
+    return records
+
+
+@pytest.mark.parametrize("seed", range(SCHEDULES))
+def test_a_random_schedule_with_lost_nodes_does_not_show(
+    seed: int, undisturbed: dict[str, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    script, faults = MODELS[seed % 2], schedule(seed)
+    print(f"seed {seed}: {faults}")
+    done = job.run(tmp_path / "job", script, "--steps", STEPS, nproc=2, spares=1, flags=FLAGS, faults=faults)
+    assert done.status == 0, f"{done.output}\n{job.logs(done.directory)}"
+    assert "node" in done.fired, f"no fault fired at the node: {faults}"
+    assert done.happened("NodeLost"), "the loss of the node was not noticed as such"
+    assert lines(done.record) == lines(undisturbed[script])
+    print(f"fired: {sorted(done.fired)}")
