@@ -26,6 +26,8 @@ PROBE_S = 5.0
 STALL_S = 10.0
 CHUNK_BYTES = 1 << 20
 MAX_REQUEST_BYTES = 4096
+SEAL_PAGE_BYTES = 4096
+"""The first bytes of a frame, which say that the others are whole (see `snapshot.layout`)."""
 
 
 class Ping(Message, frozen=True, kw_only=True):
@@ -128,24 +130,30 @@ class Peers:
                     return await self._receive(reader, self._arenas.fds[frame])
                 finally:
                     writer.transport.abort()
-        except (OSError, TimeoutError, ConfigError) as error:  # the last one also for a lack of memory here
+        except (OSError, EOFError, TimeoutError, ConfigError) as error:  # the last: no memory either
             raise TransferFailed(f"{address}: {str(error) or 'no answer in time'}") from error
 
     async def _receive(self, reader: asyncio.StreamReader, fd: int) -> int:
         answer = await read_message(reader, ANSWERED)
         if not isinstance(answer, Coming) or answer.frame_bytes < 0:
             raise TransferFailed(answer.error if isinstance(answer, Coming) else "the agent hung up")
-        await self._arenas.grow(answer.frame_bytes)
-        done = 0
-        while done < answer.frame_bytes:
+        size = answer.frame_bytes
+        await self._arenas.grow(size)
+        # The page with the seal comes first and is written last: a newcomer may look into the frame by then.
+        os.pwrite(fd, bytes(SEAL_PAGE_BYTES), 0)
+        async with asyncio.timeout(STALL_S):
+            head = await reader.readexactly(min(SEAL_PAGE_BYTES, size))
+        done = len(head)
+        while done < size:
             async with asyncio.timeout(STALL_S):
-                data = await reader.read(min(CHUNK_BYTES, answer.frame_bytes - done))
+                data = await reader.read(min(CHUNK_BYTES, size - done))
             if not data:
-                raise TransferFailed(f"the agent hung up after {done} of {answer.frame_bytes} bytes")
+                raise TransferFailed(f"the agent hung up after {done} of {size} bytes")
             os.pwrite(fd, data, done)
             done += len(data)
-            self.bytes_received += len(data)
-        return done
+        os.pwrite(fd, head, 0)
+        self.bytes_received += size
+        return size
 
     async def _ping(self, address: str) -> str:
         try:
