@@ -11,6 +11,8 @@ from pathlib import Path
 
 from hpresil.base.errors import ConfigError, HpresilError
 
+MAX_NODES = 4
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     """Add the verb ``demo``."""
@@ -24,6 +26,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--json", metavar="FILE", type=Path, help="write verdicts and recovery times to FILE")
     parser.add_argument(
         "--steps", metavar="N", type=int, default=30, help="train at least N steps (default: 30)"
+    )
+    parser.add_argument(
+        "--local-nodes",
+        metavar="K",
+        type=int,
+        default=1,
+        help="train on K nodes on this machine, and lose one of them too (default: 1)",
     )
     parser.add_argument(
         "--run-dir",
@@ -64,6 +73,8 @@ def _directory(args: argparse.Namespace) -> Path:
     """Return the empty directory to work in; check what the flags say before anything is started."""
     if args.steps < 1:
         raise ConfigError(f"--steps must be at least 1, not {args.steps}")
+    if not 1 <= args.local_nodes <= MAX_NODES:
+        raise ConfigError(f"--local-nodes must be from 1 to {MAX_NODES}, not {args.local_nodes}")
     if args.json is not None and not args.json.absolute().parent.is_dir():
         raise ConfigError(f"--json {args.json}: there is no directory {args.json.parent}; create it first")
     if args.run_dir is None:
@@ -85,7 +96,7 @@ def _demonstrate(args: argparse.Namespace, directory: Path) -> int:
     from hpresil.recipes.demo.show import show
 
     console = Console()
-    result = show(directory, Script(steps=args.steps), console)
+    result = show(directory, Script(steps=args.steps, nodes=args.local_nodes), console)
     console.print(table(result.rows))
     for name, verdict in result.verdicts.items():
         style = "[bold green]yes[/]" if verdict.holds else "[bold red]NO[/]"

@@ -1,5 +1,14 @@
 from hpresil.recipes.demo.conductor import Act, Conductor, Part, Script
-from hpresil.recipes.demo.happenings import Ended, Happening, Lost, Started, StepCommitted, StoodBy, Viewed
+from hpresil.recipes.demo.happenings import (
+    Ended,
+    Happening,
+    Joined,
+    Lost,
+    Started,
+    StepCommitted,
+    StoodBy,
+    Viewed,
+)
 
 PID = 100  # pid of worker 0; worker n has PID + n
 
@@ -77,6 +86,31 @@ def test_the_whole_story():
     assert job.conductor.part is Part.OVER
     assert job.conductor.problem == ""
     assert {kind: worker for kind, (worker, _) in job.conductor.faults.items()} == {"killed": 1, "hung": 2}
+
+
+def test_with_two_nodes_one_of_them_is_lost_and_comes_back():
+    job = Job(steps=20, nodes=2)
+    job.see(Joined("node1", 7))
+    job.until_shrunk()
+    job.see(Started(5, PID + 5, "node1"))
+    job.see(StoodBy(5))
+    job.view(0, 3, 5)
+    assert deeds(job.commit(5)) == [("lose_node", 7)]
+    assert job.conductor.faults["node lost"][0] == 5
+    job.see(Lost(5, "node lost"))
+    job.view(0, 3)
+    assert job.commit(30) == []
+    job.see(Joined("node1", 8))
+    job.see(Started(6, PID + 6, "node1"))
+    job.view(0, 3, 6)
+    assert deeds(job.commit(5)) == [("drain", 0)]
+
+
+def test_a_job_without_a_member_elsewhere_has_no_node_to_lose():
+    job = Job(steps=20, nodes=2)
+    job.until_grown()
+    assert deeds(job.commit(5)) == [("drain", 0)]
+    assert "no member is on another node" in job.conductor.problem
 
 
 def test_nobody_is_killed_before_a_spare_is_ready():

@@ -8,7 +8,10 @@ The story, each part begun by what was *seen*, never by a timer:
    so that it hangs. The replacement of the first victim would be the next spare; it is held back
    (SIGSTOP while it starts), so no spare is ready and the group has to shrink.
 3. *shrunk*: let go of what was held; it joins and the group grows.
-4. *grown*: ``calm_steps`` steps of the whole group later, and not before ``steps`` in all: drain.
+4. *grown*: ``calm_steps`` steps of the whole group later: with several nodes, kill the agent of one, and all
+   its workers with it.
+5. *node lost*: the node comes back, and the group is whole again.
+6. *whole*: ``calm_steps`` steps of the whole group later, and not before ``steps`` in all: drain.
 
 Every part has a deadline; past it the machine names the problem and drains, so the demo ends.
 """
@@ -22,6 +25,7 @@ from typing import Literal, assert_never
 from hpresil.recipes.demo.happenings import (
     Ended,
     Happening,
+    Joined,
     Lost,
     Started,
     StepCommitted,
@@ -29,7 +33,7 @@ from hpresil.recipes.demo.happenings import (
     Viewed,
 )
 
-Deed = Literal["kill", "stop", "hold", "let_go", "drain"]
+Deed = Literal["kill", "stop", "hold", "let_go", "lose_node", "drain"]
 
 
 class Part(Enum):
@@ -40,6 +44,8 @@ class Part(Enum):
     HUNG = "until the hung worker is noticed and the group shrinks"
     SHRUNK = "until a new worker has joined and the group has grown back"
     GROWN = "until the whole group has trained on"
+    NODE_LOST = "until the lost node is back and the group is whole"
+    WHOLE = "until the whole group has trained on once more"
     DRAINING = "until the job has ended"
     OVER = ""
 
@@ -60,6 +66,7 @@ class Script:
 
     Attributes:
         workers: Size of the whole group.
+        nodes: How many nodes the job has.
         steps: Do not end before so many steps are committed.
         first_fault_at: Steps before the first fault.
         calm_steps: Steps of the whole group between one recovery and the next fault.
@@ -67,6 +74,7 @@ class Script:
     """
 
     workers: int = 3
+    nodes: int = 1
     steps: int = 30
     first_fault_at: int = 8
     calm_steps: int = 5
@@ -82,11 +90,13 @@ class Conductor:
     part: Part = Part.WARMING
     problem: str = ""
     faults: dict[str, tuple[int, float]] = field(default_factory=dict)
-    """What was done: "killed" and "hung" to (worker, time)."""
+    """What was done: "killed", "hung" and "node lost" to (worker, time); of a node one of its workers."""
 
     def __post_init__(self) -> None:
         self._pids: dict[int, int] = {}
         self._members: list[int] = []
+        self._nodes: dict[int, str] = {}
+        self._agents: dict[str, int] = {}
         self._spares: set[int] = set()
         self._held: set[int] = set()
         self._generation = 0
@@ -97,8 +107,10 @@ class Conductor:
     def observe(self, seen: Happening, now: float) -> list[Act]:
         """Take in what happened and return what to do about it."""
         match seen:
+            case Joined():
+                self._agents[seen.node] = seen.pid
             case Started():
-                self._pids[seen.worker] = seen.pid
+                self._pids[seen.worker], self._nodes[seen.worker] = seen.pid, seen.node
                 return self._hold(seen.worker)
             case StoodBy():
                 self._spares.add(seen.worker)
@@ -158,6 +170,8 @@ class Conductor:
             return self._let_go("the group has shrunk; the replacement may come")
         if self.part is Part.SHRUNK and whole:
             self._enter(Part.GROWN, now)
+        if self.part is Part.NODE_LOST and whole and any(self._nodes[m] for m in newcomers):
+            self._enter(Part.WHOLE, now)
         return []
 
     def _committed(self, step: StepCommitted, now: float) -> list[Act]:
@@ -170,7 +184,9 @@ class Conductor:
         calm = self._calm >= self.script.calm_steps
         if self.part is Part.REPLACED and calm and not self._spares:
             return self._harm("hung", self._members[-1], now)
-        if self.part is Part.GROWN and calm and self._steps >= self.script.steps:
+        if self.part is Part.GROWN and calm and self.script.nodes > 1:
+            return self._lose_node(now)
+        if self.part in (Part.GROWN, Part.WHOLE) and calm and self._steps >= self.script.steps:
             return self._drain("the group is whole again and has trained on", now)
         return []
 
@@ -179,3 +195,13 @@ class Conductor:
         self._enter(Part.REPLACED if kind == "killed" else Part.HUNG, now)
         deed: Deed = "kill" if kind == "killed" else "stop"
         return [Act(deed, self._pids[worker], worker, f"rank {self._members.index(worker)}")]
+
+    def _lose_node(self, now: float) -> list[Act]:
+        """Kill the agent of another node that has a member."""
+        worker = next((member for member in self._members if self._nodes[member]), None)
+        if worker is None:
+            return self._give_up("no member is on another node than the coordinator's", now)
+        node = self._nodes[worker]
+        self.faults["node lost"] = (worker, now)
+        self._enter(Part.NODE_LOST, now)
+        return [Act("lose_node", self._agents[node], worker, f"node {node}")]

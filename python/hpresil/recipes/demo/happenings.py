@@ -8,11 +8,20 @@ from hpresil.telemetry.events import Event
 
 
 @dataclass(frozen=True)
+class Joined:
+    """The agent of another node than the coordinator's joined."""
+
+    node: str
+    pid: int
+
+
+@dataclass(frozen=True)
 class Started:
-    """A worker process was started."""
+    """A worker process was started; ``node`` is empty on the coordinator's node."""
 
     worker: int
     pid: int
+    node: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,14 +66,16 @@ class Ended:
     reason: str
 
 
-Happening = Started | StoodBy | Lost | Viewed | StepCommitted | Ended
+Happening = Joined | Started | StoodBy | Lost | Viewed | StepCommitted | Ended
 
 
 def happening(event: Event) -> Happening | None:
     """Return what ``event`` means to the demo, None if nothing."""
     match event:
+        case {"event": "NodeJoined", "node": node, "pid": pid}:
+            return Joined(node, pid)
         case {"event": "WorkerStarted", "worker": worker, "pid": pid}:
-            return Started(worker, pid)
+            return Started(worker, pid, event.get("node", ""))
         case {"event": "WorkerReady", "worker": worker, "pristine": False}:
             return StoodBy(worker)
         case {"event": "WorkerLost", "worker": worker, "reason": reason}:

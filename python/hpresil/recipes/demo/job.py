@@ -25,6 +25,7 @@ KILL_TIMEOUT_S = 10.0
 SIGNALS = {
     "kill": signal.SIGKILL,
     "stop": signal.SIGSTOP,
+    "lose_node": signal.SIGKILL,
     "hold": signal.SIGSTOP,
     "let_go": signal.SIGCONT,
 }

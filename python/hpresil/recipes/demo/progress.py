@@ -9,6 +9,7 @@ from hpresil.elastic.slots import regular
 from hpresil.recipes.demo.happenings import (
     Ended,
     Happening,
+    Joined,
     Lost,
     Started,
     StepCommitted,
@@ -54,6 +55,8 @@ class Progress:
     def observe(self, seen: Happening) -> str:
         """Take in what happened; return one line about it, empty for an ordinary step."""
         match seen:
+            case Joined():
+                return f"node {seen.node} joined"
             case Started():
                 self.others[seen.worker] = "starting"
                 return f"worker {seen.worker} started"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from hpresil.telemetry.recovery import Recovery
 
 KINDS = ("killed", "hung", "grown")
 """Every change the demo has to show: a spare takes over, the group shrinks, it grows back."""
+NODE_KINDS = (*KINDS, "node lost")
+"""And with several nodes, the loss of one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +64,19 @@ def fault_rows(found: list[Recovery], victims: Mapping[str, int]) -> list[FaultR
     return rows
 
 
-def missing(rows: list[FaultRow]) -> list[str]:
+def missing(rows: list[FaultRow], kinds: Sequence[str] = KINDS) -> list[str]:
     """Return the kinds that have no row: a fault that did not fire, or no recovery from it."""
-    return [kind for kind in KINDS if kind not in {row.kind for row in rows}]
+    return [kind for kind in kinds if kind not in {row.kind for row in rows}]
 
 
 def table(rows: list[FaultRow]) -> Table:
     """Return ``rows`` for people."""
-    words = {"killed": "killed, spare takes over", "hung": "hung, group shrinks", "grown": "group grows back"}
+    words = {
+        "killed": "killed, spare takes over",
+        "hung": "hung, group shrinks",
+        "grown": "group grows back",
+        "node lost": "node lost",
+    }
     shown = Table(
         title="What each fault cost (ms)", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )

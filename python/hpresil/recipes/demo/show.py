@@ -18,7 +18,7 @@ from hpresil.recipes.demo.conductor import Act, Conductor, Part, Script
 from hpresil.recipes.demo.happenings import happening
 from hpresil.recipes.demo.job import Job
 from hpresil.recipes.demo.progress import Progress
-from hpresil.recipes.demo.report import FaultRow, fault_rows, missing
+from hpresil.recipes.demo.report import KINDS, NODE_KINDS, FaultRow, fault_rows, missing
 from hpresil.recipes.demo.screen import Screen, screen
 from hpresil.recipes.demo.verdicts import Batches, Verdict, bit_identical, exactly_once
 from hpresil.telemetry.events import Event
@@ -33,6 +33,7 @@ TOKENS = BATCHES.slots * BATCHES.microbatches * BATCHES.microbatch_size * SEQ_LE
 WORDS = {
     "kill": "the demo kills worker {worker} ({why}) with SIGKILL",
     "stop": "the demo stops worker {worker} ({why}) with SIGSTOP: it hangs from here on",
+    "lose_node": "the demo kills the agent of {why}, and with it all workers there",
     "hold": "the demo keeps worker {worker} from starting up: {why}",
     "let_go": "the demo lets worker {worker} start up: {why}",
     "drain": "the demo asks the job to finish its step and leave: {why}",
@@ -60,7 +61,8 @@ def show(directory: Path, script: Script, console: Console) -> Result:
         DataError: the corpus cannot be built.
     """
     _corpus(directory, console)
-    with screen(console, f"{script.workers} workers, 1 spare, faults") as shown:
+    where = f" on {script.nodes} nodes" if script.nodes > 1 else ""
+    with screen(console, f"{script.workers} workers, 1 spare{where}, faults") as shown:
         conductor, events = _with_faults(directory, script, shown)
     steps = 1 + max((event["step"] for event in events if event["event"] == "StepCommitted"), default=-1)
     if not steps:
@@ -71,8 +73,9 @@ def show(directory: Path, script: Script, console: Console) -> Result:
         recoveries(events, dict(conductor.faults.values())),
         {kind: worker for kind, (worker, _) in conductor.faults.items()},
     )
+    kinds = NODE_KINDS if script.nodes > 1 else KINDS
     problems = [conductor.problem] if conductor.problem else []
-    problems += [f"there was no recovery of kind {kind!r}" for kind in missing(rows)]
+    problems += [f"there was no recovery of kind {kind!r}" for kind in missing(rows, kinds)]
     return Result(_verdicts(directory, steps), rows, problems)
 
 
@@ -120,6 +123,10 @@ def _arguments(directory: Path, name: str, workers: int, spares: int) -> list[st
 def _with_faults(directory: Path, script: Script, shown: Screen) -> tuple[Conductor, list[Event]]:
     """Run the job and harm it as ``script`` says; return the conductor and the job's events."""
     arguments = _arguments(directory, "faults", script.workers, 1)
+    if script.nodes > 1:
+        share = -(-(script.workers + 1) // script.nodes)
+        nodes = ["--local-nodes", script.nodes, "--nproc-per-node", share, "--workers", script.workers]
+        arguments = [*map(str, nodes), *arguments[2:]]
     conductor = Conductor(script, now=time.monotonic())
     progress = Progress(slots=BATCHES.slots, tokens=TOKENS)
     seen: list[Event] = []
