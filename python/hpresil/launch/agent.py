@@ -41,6 +41,7 @@ from hpresil.membership import messages as m
 from hpresil.membership.client import Client
 from hpresil.membership.server import Server
 from hpresil.membership.state import Settings
+from hpresil.telemetry import trace
 from hpresil.telemetry.events import EventLog
 from hpresil.telemetry.record import Recorder
 
@@ -96,7 +97,8 @@ class Agent:
         self._guard.add_directory(self._sockets.path)
         self._failures = Failures(self._terminal, self._picture)
         recorder = Recorder(job.record, self._resume[1] if self._resume else 0)
-        self._progress = Progress(EventLog(directory.events), directory.metrics, recorder, self._picture)
+        traces = trace.keep(directory.traces, self._node)
+        self._progress = Progress(EventLog(directory.events), directory.metrics, recorder, self._picture, traces)
         stack.callback(self._progress.close)
         self._arenas = Arenas()
         stack.callback(self._arenas.close)

@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import Callable
 
+from hpresil.base import spans
 from hpresil.launch.conversation import Conversation
 from hpresil.launch.failures import Failures, ending_words
 from hpresil.launch.guard import Guard
@@ -91,18 +92,12 @@ class Attendance:
         await asyncio.sleep(delay_s)
         if self._over():
             return
-        log_file = self._premises.log_dir / f"worker-{message.worker}.log"
-        start = Start(
-            worker=message.worker,
-            index=message.index,
-            spare=message.spare,
-            command=command(self._job),
-            log=log_file,
-            fds=self._premises.arena_fds,
-            env=lambda page: environment(self._environment, self._place(message, page)),
-        )
+        begin_ns = spans.clock()
+        name = f"worker-{message.worker}"
         try:
-            worker = await self.workers.start(start)
+            with self._progress.traces.lent(name, message.worker) as trace_fd:
+                worker = await self.workers.start(self._described(message, name, trace_fd))
+            spans.add("start worker", begin_ns, value=message.worker)
         except OSError as error:
             self._terminal.say(f"worker {message.worker} cannot be started: {error}")
             self._client.say(m.WorkerLost(worker=message.worker, reason="killed"))
@@ -118,12 +113,24 @@ class Attendance:
         self._client.say(m.WorkerStarted(worker=worker.id, node=self._premises.node, pid=worker.pid))
         self.conversation.started(worker)
 
-    def _place(self, message: m.StartWorker, page: Page) -> Place:
+    def _described(self, message: m.StartWorker, name: str, trace_fd: int) -> Start:
+        return Start(
+            worker=message.worker,
+            index=message.index,
+            spare=message.spare,
+            command=command(self._job),
+            log=self._premises.log_dir / f"{name}.log",
+            fds=(trace_fd, *self._premises.arena_fds),
+            env=lambda page: environment(self._environment, self._place(message, page, trace_fd)),
+        )
+
+    def _place(self, message: m.StartWorker, page: Page, trace_fd: int) -> Place:
         return Place(
             worker=message.worker,
             index=message.index,
             restarts=self._restarts,
             page_fd=page.fd,
+            trace_fd=trace_fd,
             # A later one would come with a version that the others have left behind: it copies instead.
             resume=None if message.spare else self._premises.resume,
         )
@@ -190,3 +197,4 @@ class Attendance:
     def reaped(self, worker: WorkerProcess, status: int) -> None:
         """Note that the kernel has finished with a worker."""
         self.conversation.reaped(worker)
+        self._progress.traces.ended(worker.id)

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hpresil.base import spans
 from hpresil.base.deadline import now
 from hpresil.base.errors import ConfigError, DataError, Divergence
 from hpresil.launch.arena import Action, FrameBook, Serve
@@ -150,8 +151,10 @@ class Conversation:
         self._h.terminal.say(f"{self._h.picture.name(worker)} could not copy the state: {message.error}")
 
     async def _grow(self, frame_bytes: int) -> None:
+        begin_ns = spans.clock()
         try:
             grown = await self._h.arenas.grow(frame_bytes)
+            spans.add("grow frames", begin_ns, value=frame_bytes)
         except ConfigError as error:
             self.stop(str(error))
             return

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+from hpresil.base import spans
 from hpresil.base.deadline import now
 from hpresil.launch.picture import Picture
 from hpresil.membership import messages as m
 from hpresil.telemetry.events import Event, EventLog
 from hpresil.telemetry.record import Recorder
+from hpresil.telemetry.trace import TraceKeeper
 
 KEPT_EVENTS = frozenset({"WorkerLost", "ViewInstalled", "Decided", "GroupBuilt", "Restored"})
 REMEMBERED_STEPS = 1024
@@ -22,11 +25,19 @@ class Progress:
         metrics: The file of logged values.
         recorder: The record; it raises Divergence when two reports of a step differ.
         picture: Told of every commit.
+        traces: Keeps the spans of this process and of the workers.
+
+    Attributes:
+        on_event: Called with every event once it is written.
     """
 
-    def __init__(self, events: EventLog, metrics: Path, recorder: Recorder, picture: Picture) -> None:
+    def __init__(
+        self, events: EventLog, metrics: Path, recorder: Recorder, picture: Picture, traces: TraceKeeper
+    ) -> None:
         self._events, self._recorder, self._picture = events, recorder, picture
         self._metrics = EventLog(metrics)
+        self.traces = traces
+        self.on_event: Callable[[Event], None] | None = None
         self._logged: dict[int, set[str]] = {}
         self.story: list[Event] = []
         """The events of the last generations, for the phases of the last recovery."""
@@ -34,6 +45,8 @@ class Progress:
     def event(self, name: str, **fields: object) -> None:
         """Write an event."""
         line = self._events.add(name, **fields)
+        if self.on_event is not None:
+            self.on_event(line)
         if name == "ViewInstalled":
             views = [i for i, event in enumerate(self.story) if event["event"] == "ViewInstalled"]
             if len(views) > 2:
@@ -79,6 +92,8 @@ class Progress:
         self._recorder.close()
         self._events.close()
         self._metrics.close()
+        spans.detach()
+        self.traces.close()
 
     def _open_recovery(self) -> bool:
         return bool(self.story) and self.story[-1]["event"] != "StepCompleted"

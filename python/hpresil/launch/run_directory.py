@@ -6,6 +6,7 @@
     RUN/journal             the coordinator's decisions
     RUN/events.jsonl        what happened
     RUN/metrics.jsonl       what the script logged
+    RUN/trace/              spans of the agent and of each worker
     RUN/logs/worker-N.log   what worker N wrote, and worker-N.error.json if an exception ended it
     RUN/checkpoints/        saved states
     RUN/earlier/K/          logs, events and journal of the Kth job that ran here before
@@ -31,7 +32,7 @@ from hpresil.base.errors import ConfigError
 from hpresil.membership.journal import last_generation
 
 MAX_SOCKET_BASE = 60
-MOVED = ("logs", "journal", "events.jsonl", "agent.json", "agent.log", "metrics.jsonl")
+MOVED = ("logs", "trace", "journal", "events.jsonl", "agent.json", "agent.log", "metrics.jsonl")
 KEPT_ON_RESUME = ("metrics.jsonl",)
 
 
@@ -42,6 +43,7 @@ class RunDirectory:
         self.path = path
         self._lock_fd = lock_fd
         self.logs = path / "logs"
+        self.traces = path / "trace"
         self.checkpoints = path / "checkpoints"
         self.journal = path / "journal"
         self.events = path / "events.jsonl"

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hpresil.base import spans
 from hpresil.base.phases import PHASES
 from hpresil.launch import kernel
 from hpresil.launch.guard import Guard
@@ -205,8 +206,9 @@ class Workers:
         else:
             gone = _ended(worker, page)
         worker.gone = gone
-        kernel.kill_group(worker.pid)
-        self._on_gone(worker, gone)
+        with spans.span("notice", value=worker.id):
+            kernel.kill_group(worker.pid)
+            self._on_gone(worker, gone)
 
     def _exited(self, worker: WorkerProcess) -> None:
         self._loop.remove_reader(worker.pidfd)

@@ -17,10 +17,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from hpresil.base import spans
 from hpresil.base.deadline import now as monotonic
 from hpresil.base.errors import TransferFailed
 from hpresil.membership import endpoint, machine
@@ -182,6 +182,7 @@ class Server:
                 self._journal.append(event, now, state.generation)
                 if any(map(_is_decision, actions)):
                     await asyncio.to_thread(self._journal.sync)
+                    spans.add("decide", int(now * 1e9), generation=state.generation)
             for action in actions:
                 self._send(action)
             if changed and self._on_state is not None:
@@ -243,7 +244,7 @@ class Server:
 
     async def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str | None:
         """Return the node that this connection speaks for, None if it may not speak."""
-        sock: socket.socket = writer.get_extra_info("socket")
+        sock = writer.get_extra_info("socket")
         pid, uid = endpoint.peer(sock)
         if not endpoint.is_same_user(sock):
             self._refusals.turn_away("other user", f"process {pid} of user {uid}")
