@@ -16,9 +16,7 @@ EVENTS = st.one_of(
         WORKERS,
         st.one_of(st.none(), st.floats(-1.0, 20.0)),
     ),
-    st.builds(
-        lambda members: {"event": "ViewInstalled", "members": members}, st.lists(WORKERS, unique=True)
-    ),
+    st.builds(lambda members: {"event": "ViewInstalled", "members": members}, st.lists(WORKERS, unique=True)),
     st.builds(lambda step: {"event": "StepCompleted", "step": step}, STEPS),
     st.builds(lambda step: {"event": "StepCommitted", "step": step}, STEPS),
     st.sampled_from(

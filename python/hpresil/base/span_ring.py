@@ -30,7 +30,9 @@ OPEN_AT = 512
 TRACKS, DEPTH = 8, 7
 HEADER_BYTES = 4096
 
-RECORD = struct.Struct("@QQQqiiiBBH16s")  # native for speed; the layout is that of "<" on the machines there are
+RECORD = struct.Struct(
+    "@QQQqiiiBBH16s"
+)  # native for speed; the layout is that of "<" on the machines there are
 RECORD_BYTES = RECORD.size
 BEGIN_AT = 8  # of begin_ns, in a record
 NAME_BYTES = 16

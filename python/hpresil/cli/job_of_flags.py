@@ -54,6 +54,8 @@ def job_of(args: argparse.Namespace) -> Job:
         shutdown_timeout_s=float(_count("--shutdown-timeout", args.shutdown_timeout, 0)),
         master_addr=args.master_addr,
         master_port=_count("--master-port", args.master_port, 1),
+        metrics_port=_port("--metrics-port", args.metrics_port),
+        metrics_addr=args.metrics_addr,
     )
 
 
@@ -103,6 +105,13 @@ def _count(flag: str, text: str, lowest: int, or_else: str = "") -> int:
     if found < lowest:
         words = f", {or_else}" if or_else else ""
         raise ConfigError(f"{flag} {text}: give a whole number of at least {lowest}{words}")
+    return found
+
+
+def _port(flag: str, text: str) -> int:
+    found = _count(flag, text, 0)
+    if found > 65535:
+        raise ConfigError(f"{flag} {text}: a port is at most 65535; 0 for none")
     return found
 
 

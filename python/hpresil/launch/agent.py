@@ -34,6 +34,7 @@ from hpresil.launch.memory import Arenas
 from hpresil.launch.picture import Picture
 from hpresil.launch.progress import Progress
 from hpresil.launch.run_directory import RunDirectory, SocketDirectory
+from hpresil.launch.scrapes import Connect
 from hpresil.launch.terminal import Terminal
 from hpresil.launch.watch import Watch
 from hpresil.launch.worker_environment import Premises
@@ -41,8 +42,6 @@ from hpresil.membership import messages as m
 from hpresil.membership.client import Client
 from hpresil.membership.server import Server
 from hpresil.membership.state import Settings
-from hpresil.telemetry import trace
-from hpresil.telemetry.events import EventLog
 from hpresil.telemetry.record import Recorder
 
 log = logging.getLogger(__name__)
@@ -58,10 +57,13 @@ class Agent:
         job: What to run.
         directory: The run directory, locked; closed by the caller.
         resume: The checkpoint to start from, and its version.
+        metrics: Called once to show the job to Prometheus.
     """
 
-    def __init__(self, job: Job, directory: RunDirectory, resume: tuple[Path, int] | None = None) -> None:
-        self._job, self._directory, self._resume = job, directory, resume
+    def __init__(
+        self, job: Job, directory: RunDirectory, resume: tuple[Path, int] | None, metrics: Connect
+    ) -> None:
+        self._job, self._directory, self._resume, self._metrics = job, directory, resume, metrics
         self._node = socket.gethostname()
         self._picture = Picture()
         self._signals = 0
@@ -97,14 +99,14 @@ class Agent:
         self._guard.add_directory(self._sockets.path)
         self._failures = Failures(self._terminal, self._picture)
         recorder = Recorder(job.record, self._resume[1] if self._resume else 0)
-        traces = trace.keep(directory.traces, self._node)
-        self._progress = Progress(EventLog(directory.events), directory.metrics, recorder, self._picture, traces)
+        self._progress = Progress(directory, self._node, recorder, self._picture)
         stack.callback(self._progress.close)
         self._arenas = Arenas()
         stack.callback(self._arenas.close)
         self._server = Server(self._sockets.coordinator, self._settings(), journal_path=directory.journal)
         await self._server.start()
         stack.push_async_callback(self._server.close)
+        self._metrics(self._progress, self._server)
         self._client = await Client.connect(self._sockets.coordinator)
         stack.push_async_callback(self._client.close)
         await self._set_up_workers(stack)
@@ -182,8 +184,7 @@ class Agent:
     def _announce(self) -> None:
         job = self._job
         facts = {"pid": os.getpid(), "node": self._node, "run_id": job.run_id, "guardian": self._guard.pid}
-        places = {"socket": str(self._sockets.status), "sockets": str(self._sockets.path)}
-        self._directory.announce(facts | places)
+        self._directory.announce(facts | self._sockets.places())
         self._progress.event(
             "JobStarted",
             run_id=job.run_id,

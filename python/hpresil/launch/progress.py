@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from hpresil.base import spans
 from hpresil.base.deadline import now
 from hpresil.launch.picture import Picture
+from hpresil.launch.run_directory import RunDirectory
 from hpresil.membership import messages as m
+from hpresil.telemetry import trace
 from hpresil.telemetry.events import Event, EventLog
 from hpresil.telemetry.record import Recorder
-from hpresil.telemetry.trace import TraceKeeper
 
 KEPT_EVENTS = frozenset({"WorkerLost", "ViewInstalled", "Decided", "GroupBuilt", "Restored"})
 REMEMBERED_STEPS = 1024
@@ -21,22 +21,20 @@ class Progress:
     """Writes down commits and logged values, the first report of each.
 
     Args:
-        events: Where events go.
-        metrics: The file of logged values.
+        directory: Where everything goes.
+        node: The name of this node.
         recorder: The record; it raises Divergence when two reports of a step differ.
         picture: Told of every commit.
-        traces: Keeps the spans of this process and of the workers.
 
     Attributes:
+        traces: Keeps the spans of this process and of the workers.
         on_event: Called with every event once it is written.
     """
 
-    def __init__(
-        self, events: EventLog, metrics: Path, recorder: Recorder, picture: Picture, traces: TraceKeeper
-    ) -> None:
-        self._events, self._recorder, self._picture = events, recorder, picture
-        self._metrics = EventLog(metrics)
-        self.traces = traces
+    def __init__(self, directory: RunDirectory, node: str, recorder: Recorder, picture: Picture) -> None:
+        self._recorder, self._picture = recorder, picture
+        self._events, self._metrics = EventLog(directory.events), EventLog(directory.metrics)
+        self.traces = trace.keep(directory.traces, node)
         self.on_event: Callable[[Event], None] | None = None
         self._logged: dict[int, set[str]] = {}
         self.story: list[Event] = []

@@ -165,6 +165,10 @@ class SocketDirectory:
         self.coordinator = self.path / "coordinator"
         self.status = self.path / "status"
 
+    def places(self) -> dict[str, str]:
+        """Return what ``agent.json`` says of it."""
+        return {"socket": str(self.status), "sockets": str(self.path)}
+
     def close(self) -> None:
         """Remove it with all its sockets."""
         shutil.rmtree(self.path, ignore_errors=True)

@@ -16,7 +16,13 @@ STARTER = (
     "import sys; sys.flags.safe_path or sys.path.pop(0); "
     "from hpresil.launch.worker_process import main; main()"
 )
-LAUNCHER_ONLY = ("HPRESIL_SOCKET", "HPRESIL_PAGE_FD", "HPRESIL_ARENA_FDS", "HPRESIL_TRACE_FD", "HPRESIL_WORKER")
+LAUNCHER_ONLY = (
+    "HPRESIL_SOCKET",
+    "HPRESIL_PAGE_FD",
+    "HPRESIL_ARENA_FDS",
+    "HPRESIL_TRACE_FD",
+    "HPRESIL_WORKER",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,7 +73,10 @@ class Server:
                 with spans.span("serve", generation=request.generation):
                     self._serve(request)
             elif isinstance(request, Footprint):
-                with spans.span("map frames"), suppress(OSError):  # too little memory is an error when a copy needs it
+                with (
+                    spans.span("map frames"),
+                    suppress(OSError),
+                ):  # too little memory is an error when a copy needs it
                     self._frames.warm(request.frame_bytes)
             else:
                 with spans.span("save"):

@@ -105,7 +105,7 @@ def _begin(
 def last_sign(lost: Mapping[str, Any], known: Mapping[int, float]) -> float:
     """Return when the fault behind a `WorkerLost` happened: if that is not known, the last sign of life."""
     fault: float = known.get(lost["worker"], lost.get("last_stamp") or lost["t"])
-    return min(fault, lost["t"])
+    return min(fault, float(lost["t"]))
 
 
 def _note(change: _Change, event: Event) -> None:

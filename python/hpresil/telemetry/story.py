@@ -176,7 +176,9 @@ def read(run_dir: Path) -> Story:
 
 
 def _is_event(event: object) -> bool:
-    return isinstance(event, dict) and isinstance(event.get("event"), str) and isinstance(event.get("t"), float)
+    return (
+        isinstance(event, dict) and isinstance(event.get("event"), str) and isinstance(event.get("t"), float)
+    )
 
 
 def _injected(path: Path) -> Iterator[tuple[int, float]]:

@@ -95,7 +95,9 @@ def _job(story: Story) -> Iterator[Entry]:
 
 def _recovery(story: Story, recovery: Recovery) -> Iterator[Entry]:
     parts = (recovery.detect_ms, recovery.regroup_ms, recovery.restore_ms, recovery.first_step_ms)
-    end = recovery.at + sum(part or 0.0 for part in parts) / 1e3 + 1e-6  # the phases lie within, rounded as well
+    end = (
+        recovery.at + sum(part or 0.0 for part in parts) / 1e3 + 1e-6
+    )  # the phases lie within, rounded as well
     who = ", ".join(f"worker {worker}" for worker in recovery.workers)
     name = f"{recovery.kind} {who}".strip()
     facts = {"generation": recovery.generation, "steps_redone": recovery.steps_redone, **recovery.phases()}

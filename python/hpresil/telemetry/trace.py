@@ -253,7 +253,9 @@ def read(path: Path) -> Trace:
     try:
         data = path.read_bytes()
         ended = tuple(ring.spans(data))
-        known = {(span.track, span.begin_ns, span.raw_name) for span in ended[-2 * ring.TRACKS * ring.DEPTH :]}
+        known = {
+            (span.track, span.begin_ns, span.raw_name) for span in ended[-2 * ring.TRACKS * ring.DEPTH :]
+        }
         # Killed between the two writes of its end, a span is in both places.
         opened = (s for s in ring.open_spans(data) if (s.track, s.begin_ns, s.raw_name) not in known)
         return Trace(path.name.removesuffix(SUFFIX), ring.head(data), ended, tuple(opened))

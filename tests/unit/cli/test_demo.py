@@ -30,7 +30,7 @@ def parse(*flags: str) -> argparse.Namespace:
 
 def result(*, identical: bool = True, problems: tuple[str, ...] = ()) -> Result:
     verdicts = {"bit_identical": Verdict(identical, "why [a]"), "exactly_once": Verdict(True, "why")}
-    return Result(verdicts, [ROW], list(problems))
+    return Result(verdicts, [ROW], list(problems), [])
 
 
 @pytest.fixture

@@ -18,7 +18,9 @@ LOG_FROM = 8.0  # the highest loss is so many times the lowest
 
 def loss(story: Story) -> Figure | None:
     """Return the loss curve; None without a committed step."""
-    points = [(e["step"], e["loss"]) for e in story.all("StepCommitted") if math.isfinite(e.get("loss", math.nan))]
+    points = [
+        (e["step"], e["loss"]) for e in story.all("StepCommitted") if math.isfinite(e.get("loss", math.nan))
+    ]
     if len(points) < 2:
         return None
     seen = marks(story)
@@ -86,10 +88,16 @@ def speed(story: Story) -> Figure | None:
     items += drawn(axes, [(min(max(mark.t - story.begin, 0.0), axes.x_to), mark) for mark in seen])
     gaps = [b - a for a, b in pairwise(times)]
     middle, longest = median(gaps), max(gaps)
-    title = f"{number(1 / middle)} steps a second in the median; the longest wait for a step was {longest:.2f} s"
+    title = (
+        f"{number(1 / middle)} steps a second in the median; the longest wait for a step was {longest:.2f} s"
+    )
     title += f", {longest / middle:.1f} times the median"
-    note = "Completed steps per second" + (", averaged over stretches of equal length." if len(gaps) > BINS else ".")
-    return Figure("speed", title, note, [("loss", "steps per second"), *_legend(seen)], axes.bottom + 46, items)
+    note = "Completed steps per second" + (
+        ", averaged over stretches of equal length." if len(gaps) > BINS else "."
+    )
+    return Figure(
+        "speed", title, note, [("loss", "steps per second"), *_legend(seen)], axes.bottom + 46, items
+    )
 
 
 def _rates(times: list[float]) -> list[tuple[float, float, float]]:

@@ -99,7 +99,11 @@ def _heading(story: Story) -> str:
         (f"{redone:,}", "steps made again"),
     ]
     ended = story.all("JobEnded")
-    how = f"ended with status {ended[-1]['status']}: {ended[-1]['reason']}" if ended else "still running, or cut off"
+    how = (
+        f"ended with status {ended[-1]['status']}: {ended[-1]['reason']}"
+        if ended
+        else "still running, or cut off"
+    )
     finding = f"{counted(steps, 'step')}, {counted(len(faults), 'fault')}, "
     finding += f"{counted(redone, 'step')} made again" if redone else "no step made again"
     command = " ".join(map(str, first.get("command", [])))
@@ -157,7 +161,11 @@ def _recovery_table(story: Story) -> str:
         rows.append([what, f"{change.at - story.begin:,.2f}", *shown, str(change.steps_redone)])
     if not rows:
         return "<h2>The group never changed</h2>"
-    known = "" if story.fault_times else " The time of a fault is the last sign of life of the lost worker, so detect is an upper bound."
+    known = (
+        ""
+        if story.fault_times
+        else " The time of a fault is the last sign of life of the lost worker, so detect is an upper bound."
+    )
     return f"<h2>What each change cost</h2>\n<p>Milliseconds.{known}</p>\n" + _table(head, rows)
 
 

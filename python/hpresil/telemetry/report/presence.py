@@ -51,7 +51,9 @@ def presence(story: Story) -> Figure | None:
     views = story.all("ViewInstalled")
     sizes = [len(view["members"]) for view in views] or [0]
     title = f"{counted(started, 'worker')} came, {lost or 'none'} {'was' if lost < 2 else 'were'} lost; the group had "
-    title += f"{min(sizes)} to {max(sizes)} members" if min(sizes) < max(sizes) else counted(max(sizes), "member")
+    title += (
+        f"{min(sizes)} to {max(sizes)} members" if min(sizes) < max(sizes) else counted(max(sizes), "member")
+    )
     title += f" in {counted(len(views), 'generation')}"
     note = "A worker id is never used again; a replacement is a new worker."
     note += f" The first {MOST_ROWS} are shown." if started > MOST_ROWS else ""

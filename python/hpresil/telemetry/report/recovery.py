@@ -34,7 +34,12 @@ MEANINGS = {
     "agent": "noticing, deciding, starting workers",
     "fault": "fault",
 }
-PHASES = (("detect", "detect_ms"), ("regroup", "regroup_ms"), ("restore", "restore_ms"), ("first step", "first_step_ms"))
+PHASES = (
+    ("detect", "detect_ms"),
+    ("regroup", "regroup_ms"),
+    ("restore", "restore_ms"),
+    ("first step", "first_step_ms"),
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,9 @@ def recovery(story: Story, change: Recovery, number_: int) -> Figure | None:
     axes = Axes(LEFT, TOP, RIGHT - LEFT, high, (begin - change.at) * 1e3, (end - change.at) * 1e3)
     items: list[Item] = [*_phase_bands(change, axes), *axes.x_axis("milliseconds since the fault")]
     if not change.workers:
-        items[-1] = Words(axes.left + axes.width / 2, axes.bottom + 36, "milliseconds since the view", anchor="middle")
+        items[-1] = Words(
+            axes.left + axes.width / 2, axes.bottom + 36, "milliseconds since the view", anchor="middle"
+        )
     used, top = set(), axes.top
     for row in rows:
         size = 12.0 if row.main else 10.5
@@ -72,10 +79,18 @@ def recovery(story: Story, change: Recovery, number_: int) -> Figure | None:
         top += row.high + 3
     if axes.x(0.0) >= axes.left and change.workers:
         items.append(
-            Line([(axes.x(0.0), axes.top - 6), (axes.x(0.0), axes.bottom)], "fault", 1.5, dashed=True, tip="fault")
+            Line(
+                [(axes.x(0.0), axes.top - 6), (axes.x(0.0), axes.bottom)],
+                "fault",
+                1.5,
+                dashed=True,
+                tip="fault",
+            )
         )
     legend = [(role, meaning) for role, meaning in MEANINGS.items() if role in used or role == "fault"]
-    return Figure(f"recovery-{number_}", _title(change), _note(change, begin), legend, axes.bottom + 46, items)
+    return Figure(
+        f"recovery-{number_}", _title(change), _note(change, begin), legend, axes.bottom + 46, items
+    )
 
 
 def window(change: Recovery) -> tuple[float, float]:
@@ -90,7 +105,12 @@ def window(change: Recovery) -> tuple[float, float]:
 def _rows(story: Story, process: Process, change: Recovery, begin: float, end: float) -> list[Row]:
     seen: dict[int, list[Activity]] = {}
     for activity in process.activities:
-        if activity.name in KINDS and activity.end > begin and activity.begin < end and activity.name != "data":
+        if (
+            activity.name in KINDS
+            and activity.end > begin
+            and activity.begin < end
+            and activity.name != "data"
+        ):
             seen.setdefault(activity.track, []).append(activity)
     rows = []
     for track, activities in sorted(seen.items(), key=lambda item: process.tracks[item[0]] != "MainThread"):
@@ -123,7 +143,11 @@ def _bar(activity: Activity, axes: Axes, top: float, high: float, change: Recove
 
 def _death(story: Story, row: Row, axes: Axes, top: float, change: Recovery) -> list[Item]:
     for event in story.all("WorkerLost"):
-        if row.main and row.label.startswith(f"worker {event['worker']},") and event["worker"] in change.workers:
+        if (
+            row.main
+            and row.label.startswith(f"worker {event['worker']},")
+            and event["worker"] in change.workers
+        ):
             x = axes.x((event["t"] - change.at) * 1e3)
             y, tip = top + row.high / 2, f"{event.get('why', '')}, noticed here"
             return [
@@ -148,7 +172,9 @@ def _phase_bands(change: Recovery, axes: Axes) -> list[Item]:
         items.append(Box(x, axes.top - 6, right - x, axes.height + 6, "grid", opacity=0.75 if dark else 0.3))
         items.append(Line([(right, axes.top - 6), (right, axes.bottom)], "muted", 0.75))
         words = f"{name} {seconds(length / 1e3)}"
-        start = max(free, min(x + (right - x) / 2 - text_width(words, 11) / 2, axes.right - text_width(words, 11)))
+        start = max(
+            free, min(x + (right - x) / 2 - text_width(words, 11) / 2, axes.right - text_width(words, 11))
+        )
         low = start < x - 2 or start + text_width(words, 11) > right + 2
         items.append(Words(start, axes.top - (26 if low else 12), words, "ink", 11))
         free = start + text_width(words, 11) + 10
