@@ -3,11 +3,11 @@
     with span("reduce"):
         …
 
-Design: a span costs two looks at the clock and three small writes to memory that the agent lent to this process
-(`HPRESIL_TRACE_FD`, the form of `span_ring`). The training thread never touches a file: the agent copies
-the memory into ``RUN_DIR/trace``. The memory outlives this process, so a SIGKILL at any point loses nothing that
-was recorded, and the spans that were open show what it died in. Without lent memory (a script without a
-launcher, a forked child of the script) and without a profiler a span does nothing.
+Design: a span costs two looks at the clock and a few small writes to memory that the agent lent to this
+process (`HPRESIL_TRACE_FD`, in the form of `span_ring`). The training thread never touches a file: the agent
+copies the memory into ``RUN_DIR/trace``. The memory outlives this process, so a SIGKILL at any point loses
+nothing that was recorded, and the spans that were open show what it died in. Without lent memory (a script
+without a launcher, a forked child of the script) and without a profiler a span does nothing.
 
 Each thread has a track of its own, on which spans nest. A span that is left behind by an exception or an
 abandoned generator ends together with the one around it.
@@ -252,7 +252,7 @@ def detach() -> None:
 
 
 def profile(push: Callable[[str], None] | None, pop: Callable[[], None] | None) -> None:
-    """Show spans to a profiler too: ``push`` begins a range of the calling thread, ``pop`` ends it; None: no more."""
+    """Show spans to a profiler: ``push`` begins a range of this thread, ``pop`` ends it; None: no more."""
     global _push, _pop
     _push, _pop = push, pop
 

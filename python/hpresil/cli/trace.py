@@ -13,8 +13,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "trace",
         help="write a job's trace for Perfetto",
-        description="Write the spans of all processes, the job's events and its recoveries as one Chrome trace, "
-        "to be opened in ui.perfetto.dev or chrome://tracing. The job may still run.",
+        description="Write the spans of all processes, the job's events and its recoveries as one Chrome "
+        "trace, to be opened in ui.perfetto.dev or chrome://tracing. The job may still run.",
     )
     parser.add_argument(
         "run_dir",

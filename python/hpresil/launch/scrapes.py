@@ -1,4 +1,4 @@
-"""From the flags to metrics that Prometheus can scrape; nothing of it is imported without ``--metrics-port``."""
+"""From flags to metrics that Prometheus can scrape; nothing is imported for it without ``--metrics-port``."""
 
 from __future__ import annotations
 

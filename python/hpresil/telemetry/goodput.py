@@ -6,13 +6,13 @@
     data         waiting for data inside of steps: that of the slowest member
     detection    from a fault to its being noticed
     recovery     from there to the group being re-formed and the state restored; growing counts as well
-    recomputed   steps made again after a fall-back, and what an interrupted step took beyond a typical one
+    recomputed   steps made again after a fall-back; what an interrupted step took beyond a typical one
     other        after the last step: saving, leaving
 
-A step's time is the time between two completed steps, so what a script does between its steps belongs to them.
+A step's time is that between two completed steps, so what a script does between its steps belongs to them.
 A step of w of N workers is w/N productive and the rest degraded. What an interrupted step took without
-detection and recovery, beyond the median of the last 64 undisturbed steps (scaled to the size of the group),
-was computed again: slots that died with their worker. Without such steps nothing is called recomputed.
+detection and recovery, beyond the median of the last 64 undisturbed steps (scaled to the size of the
+group), was computed again: slots that died with their worker. Without such steps nothing is called recomputed.
 
 The `Ledger` takes events one by one and keeps only those of the step in progress, so an agent can have one for
 the job's life.
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -152,7 +153,7 @@ class Ledger:
         spans = self._disturbances(t)
         cuts = sorted({self._settled, t, *(edge for _, a, b in spans for edge in (a, b))})
         shares, left = dict.fromkeys(CATEGORIES, 0.0), 0.0
-        for a, b in zip(cuts, cuts[1:], strict=False):
+        for a, b in pairwise(cuts):
             names = {name for name, first, last in spans if first <= a and b <= last}
             if names:
                 shares["detection" if "detection" in names else "recovery"] += b - a

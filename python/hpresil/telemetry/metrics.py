@@ -1,8 +1,8 @@
 """What an agent shows to Prometheus, from its job's events. `docs/metrics.md` has names and units.
 
-The agent hands every event to `Metrics.observe` on its own thread; a scrape comes on a thread of the HTTP server.
-Both hold one lock for microseconds. Nothing is computed for scrapes that nobody makes, and nothing grows with
-the length of the job.
+The agent hands every event to `Metrics.observe` on its own thread; a scrape comes on a thread of the HTTP
+server. Both hold one lock for microseconds. Nothing is computed for scrapes that nobody makes, and nothing
+grows with the length of the job.
 
 Not guaranteed: anything against readers. What is served has no password and no encryption; it listens on the
 loopback address unless told otherwise.
@@ -179,8 +179,8 @@ class MetricsServer:
             self._server, self._thread = start_http_server(port, address, metrics.registry)
         except OSError as error:
             raise ConfigError(
-                f"--metrics-port {port}: cannot listen on {address}:{port} ({error.strerror}); choose another port, "
-                "another --metrics-addr, or 0 for none"
+                f"--metrics-port {port}: cannot listen on {address}:{port} ({error.strerror or error}); "
+                "choose another port, another --metrics-addr, or 0 for none"
             ) from error
 
     def close(self) -> None:

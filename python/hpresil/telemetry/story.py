@@ -1,8 +1,8 @@
 """A run directory read as a whole: what happened, who was where, and what every process did.
 
-Everything on the monotonic clock of the machine whose agent wrote the events. A process of another machine has
-another such clock; its trace says how far that was from the wall clock, and its spans are moved accordingly,
-so they are as close as the machines' wall clocks are.
+Everything on the monotonic clock of the machine whose agent wrote the events. A process of another machine
+has another such clock; its trace says how far that was from the wall clock, and its spans are moved
+accordingly, so they are as close as the machines' wall clocks are.
 
 Not guaranteed: completeness. A running job can be read too; what its agent has not written yet is missing.
 """
@@ -65,7 +65,7 @@ class Story:
         directory: Its run directory.
         events: All events, in order.
         traces: The spans of its processes.
-        fault_times: When faults were injected, in monotonic seconds, by worker, as far as that was written down.
+        fault_times: When faults were injected, in monotonic seconds, by worker, where that was written down.
     """
 
     directory: Path

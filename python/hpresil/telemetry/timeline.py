@@ -1,8 +1,8 @@
 """A job as one file of the Chrome trace format, which Perfetto (ui.perfetto.dev) and chrome://tracing open.
 
-One process row for the job (its steps, generations and recoveries, loss and group size as counters), one for each
-agent and worker with a row for each of its threads. Events are instants in the row of their worker; faults and
-losses are instants across all rows. Times are microseconds from the job's first event.
+One process row for the job (its steps, generations and recoveries, loss and group size as counters), one for
+each agent and worker with a row for each of its threads. Events are instants in the row of their worker;
+faults and losses are instants across all rows. Times are microseconds from the job's first event.
 
 The form: https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU (Google's
 "Trace Event Format").

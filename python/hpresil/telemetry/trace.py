@@ -1,8 +1,8 @@
 """The traces of a job: the memory that a node's processes write spans to, and the files it ends up in.
 
 The agent lends each of its processes, itself included, a small memory file (`TraceKeeper.lend`). A thread of
-the agent copies what is new in them to ``RUN_DIR/trace/NAME.spans`` four times a second, and everything once a
-process has ended. So a process that records never waits for a disk, its death loses nothing, the agent's
+the agent copies what is new in them to ``RUN_DIR/trace/NAME.spans`` four times a second, and everything once
+a process has ended. So a process that records never waits for a disk, its death loses nothing, the agent's
 death loses what was recorded since the last look, and both memory and files have a fixed size.
 
 A file that cannot be written (full disk, no permission) is tried again at the next look; what was

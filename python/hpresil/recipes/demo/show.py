@@ -44,7 +44,10 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Result:
-    """What the demo found; ``problems`` are reasons to fail besides the verdicts, ``reports`` pages to look at."""
+    """What the demo found.
+
+    ``problems`` are reasons to fail besides the verdicts, ``reports`` the pages to look at.
+    """
 
     verdicts: dict[str, Verdict]
     rows: list[FaultRow]

@@ -34,11 +34,12 @@ def loss(story: Story) -> Figure | None:
     whole = steps == list(range(steps[0], steps[0] + len(steps)))
     ended = "each committed once" if whole else "with steps missing or repeated"
     title = (
-        f"The loss goes from {number(points[0][1])} to {number(points[-1][1])} in {counted(len(steps), 'step')}, "
-        f"{ended}, through {counted(faults, 'fault')}"
+        f"The loss goes from {number(points[0][1])} to {number(points[-1][1])} in "
+        f"{counted(len(steps), 'step')}, {ended}, through {counted(faults, 'fault')}"
         + (f" and {counted(resizes, 'change')} of size" if resizes else "")
     )
-    note = "Loss of each committed step, the mean over its whole batch. A dashed line is the step in which it happened."
+    note = "Loss of each committed step, the mean over its whole batch."
+    note += " A dashed line is the step in which something happened." if seen else ""
     note += " The scale is logarithmic." if axes.y_log else ""
     return Figure("loss", title, note, [("loss", "loss"), *_legend(seen)], axes.bottom + 46, items)
 

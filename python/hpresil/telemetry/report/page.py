@@ -24,15 +24,18 @@ h1 { font-size: 26px; line-height: 1.25; margin: 0 0 4px; } h2 { font-size: 17px
 p, .legend { color: var(--muted); margin: 2px 0 8px; } p.about { overflow-wrap: anywhere; }
 figure { margin: 0; overflow-x: auto; } svg { width: 100%; min-width: 640px; height: auto; display: block; }
 svg text { font-family: inherit; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); gap: 12px; margin: 24px 0 8px; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); gap: 12px;
+  margin: 24px 0 8px; }
 .tile { border: 1px solid var(--grid); border-radius: 8px; padding: 10px 14px; }
-.tile b { display: block; font-size: 24px; line-height: 1.3; } .tile span { color: var(--muted); font-size: 13px; }
+.tile b { display: block; font-size: 24px; line-height: 1.3; }
+.tile span { color: var(--muted); font-size: 13px; }
 .legend span { display: inline-block; margin-right: 18px; white-space: nowrap; }
 .legend i { display: inline-block; width: 12px; height: 10px; margin-right: 6px; border-radius: 2px; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 8px 0; }
 .wide { overflow-x: auto; }
 th, td { text-align: right; padding: 4px 14px 4px 0; border-bottom: 1px solid var(--grid); }
-th { color: var(--muted); font-weight: 500; } th:first-child, td:first-child, table.told :last-child { text-align: left; }
+th { color: var(--muted); font-weight: 500; }
+th:first-child, td:first-child, table.told :last-child { text-align: left; }
 @media print { h2 { break-after: avoid; } figure { break-inside: avoid; } }
 """
 
@@ -164,7 +167,7 @@ def _recovery_table(story: Story) -> str:
     known = (
         ""
         if story.fault_times
-        else " The time of a fault is the last sign of life of the lost worker, so detect is an upper bound."
+        else " The time of a fault is the last sign of life of its worker: detect is an upper bound."
     )
     return f"<h2>What each change cost</h2>\n<p>Milliseconds.{known}</p>\n" + _table(head, rows)
 

@@ -50,8 +50,8 @@ def presence(story: Story) -> Figure | None:
     started = len(rows)
     views = story.all("ViewInstalled")
     sizes = [len(view["members"]) for view in views] or [0]
-    title = f"{counted(started, 'worker')} came, {lost or 'none'} {'was' if lost < 2 else 'were'} lost; the group had "
-    title += (
+    title = f"{counted(started, 'worker')} came, {lost or 'none'} {'was' if lost < 2 else 'were'} lost; "
+    title += "the group had " + (
         f"{min(sizes)} to {max(sizes)} members" if min(sizes) < max(sizes) else counted(max(sizes), "member")
     )
     title += f" in {counted(len(views), 'generation')}"

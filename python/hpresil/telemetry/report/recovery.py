@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hpresil.telemetry.recovery import Recovery
-from hpresil.telemetry.report.changes import REASONS
-from hpresil.telemetry.report.drawing import Axes, Box, Figure, Item, Line, Words, number, seconds, text_width
+from hpresil.telemetry.report.changes import REASONS, counted
+from hpresil.telemetry.report.drawing import Axes, Box, Figure, Item, Line, Words, seconds, text_width
 from hpresil.telemetry.story import Activity, Process, Story
 
 LEFT, TOP, RIGHT = 150.0, 48.0, 930.0
@@ -67,7 +67,8 @@ def recovery(story: Story, change: Recovery, number_: int) -> Figure | None:
         items[-1] = Words(
             axes.left + axes.width / 2, axes.bottom + 36, "milliseconds since the view", anchor="middle"
         )
-    used, top = set(), axes.top
+    used: set[str] = set()
+    top = axes.top
     for row in rows:
         size = 12.0 if row.main else 10.5
         role = "ink" if row.main else "muted"
@@ -87,7 +88,8 @@ def recovery(story: Story, change: Recovery, number_: int) -> Figure | None:
                 tip="fault",
             )
         )
-    legend = [(role, meaning) for role, meaning in MEANINGS.items() if role in used or role == "fault"]
+    used |= {"fault"} if change.workers else set()
+    legend = [(role, meaning) for role, meaning in MEANINGS.items() if role in used]
     return Figure(
         f"recovery-{number_}", _title(change), _note(change, begin), legend, axes.bottom + 46, items
     )
@@ -182,16 +184,19 @@ def _phase_bands(change: Recovery, axes: Axes) -> list[Item]:
 
 
 def _title(change: Recovery) -> str:
-    total = seconds((change.total_ms or 0.0) / 1e3)
-    redone = f"{number(change.steps_redone)} steps redone" if change.steps_redone else "no step redone"
+    total, generation = seconds((change.total_ms or 0.0) / 1e3), f"Generation {change.generation}"
+    redone = f"{counted(change.steps_redone, 'step')} redone" if change.steps_redone else "no step redone"
     if not change.workers:
-        return f"Generation {change.generation}: the {'group grows' if change.kind == 'grown' else 'group is re-formed'} within {total}, {redone}"
+        what = "the group grows" if change.kind == "grown" else "the group is re-formed"
+        return f"{generation}: {what} within {total}, {redone}"
     who = " and ".join(f"worker {worker}" for worker in change.workers)
-    return f"Generation {change.generation}: {who} {REASONS.get(change.kind, change.kind)}; {total} to the next step, {redone}"
+    what = REASONS.get(change.kind, change.kind)
+    return f"{generation}: {who} {what}; {total} to the next step, {redone}"
 
 
 def _note(change: Recovery, begin: float) -> str:
     note = "What each process did; rows without a name of a worker are its threads."
     if begin > change.at:
-        note += f" The picture begins {seconds(begin - change.at)} after the fault: the detection took {seconds(change.detect_ms / 1e3)}."
+        took = seconds(change.detect_ms / 1e3)
+        note += f" The picture begins {seconds(begin - change.at)} after the fault: noticing it took {took}."
     return note
