@@ -9,13 +9,13 @@
     recomputed   steps made again after a fall-back; what an interrupted step took beyond a typical one
     other        after the last step: saving, leaving
 
-A step's time is that between two completed steps, so what a script does between its steps belongs to them.
+A step's time is that between two completed steps, so what a script does between steps belongs to it.
 A step of w of N workers is w/N productive and the rest degraded. What an interrupted step took without
 detection and recovery, beyond the median of the last 64 undisturbed steps (scaled to the size of the
-group), was computed again: slots that died with their worker. Without such steps nothing is called recomputed.
+group), was computed again: slots that died with their worker. Without such steps nothing counts as that.
 
-The `Ledger` takes events one by one and keeps only those of the step in progress, so an agent can have one for
-the job's life.
+The `Ledger` takes events one by one and keeps only those of the step in progress, so an agent can have one
+for the job's life.
 """
 
 from __future__ import annotations

@@ -26,6 +26,8 @@ def shares(totals: dict[str, float]) -> Figure | None:
     items: list[Item] = []
     x = LEFT
     for name, (role, _) in MEANING.items():
+        if totals[name] <= 0:
+            continue
         width = totals[name] / elapsed * (RIGHT - LEFT)
         part = f"{totals[name] / elapsed:.1%}"
         tip = f"{NAMES.get(name, name)}: {seconds(totals[name])}, {part}"
