@@ -41,11 +41,15 @@ Event = Mapping[str, Any]
 class Metrics:
     """The metrics of one agent.
 
+    Args:
+        clock: The clock of the events, in monotonic seconds.
+
     Attributes:
         refused: Returns how many messages were refused, by kind; called for each scrape, on its thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = now) -> None:
+        self._clock = clock
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
         self.refused: Callable[[], Mapping[str, int]] = dict
@@ -117,7 +121,7 @@ class Metrics:
             "hpresil_goodput_seconds", "Time of the job by cause.", labels=["category"]
         )
         with self._lock:
-            totals = self._ledger.totals(now() if self._story or self._states else None)
+            totals = self._ledger.totals(self._clock())
         for category in CATEGORIES:
             goodput.add_metric([category], totals[category])
         yield goodput

@@ -2,8 +2,8 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-import told_job
 
+import told_job
 from hpresil.base.errors import ConfigError
 from hpresil.telemetry import events, story
 from hpresil.telemetry.report import page, png, shares
@@ -27,8 +27,6 @@ from hpresil.telemetry.story import Story
 class Outline(HTMLParser):
     """The tags of a page, checked for being closed, and its words."""
 
-    VOID = {"meta", "link"}
-
     def __init__(self) -> None:
         super().__init__()
         self.open, self.tags, self.words = [], [], []
@@ -37,7 +35,7 @@ class Outline(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.attributes += attrs
-        if tag not in self.VOID:
+        if tag not in ("meta", "link"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):

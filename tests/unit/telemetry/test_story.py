@@ -1,8 +1,8 @@
 import json
 
 import pytest
-import told_job
 
+import told_job
 from hpresil.base.errors import DataError
 from hpresil.telemetry import story
 

@@ -1,8 +1,9 @@
 import json
+from itertools import pairwise
 
 import pytest
-import told_job
 
+import told_job
 from hpresil.telemetry import story, timeline
 
 
@@ -76,7 +77,7 @@ def test_a_recovery_holds_its_phases_one_after_the_other(entries):
         if e is not killed and killed["ts"] <= e["ts"] and e["ts"] + e["dur"] <= killed["ts"] + killed["dur"]
     ]
     assert [e["name"] for e in inside] == ["detect", "regroup", "restore", "first step"]
-    for a, b in zip(inside, inside[1:], strict=False):
+    for a, b in pairwise(inside):
         assert a["ts"] + a["dur"] == pytest.approx(b["ts"], abs=0.01)
 
 

@@ -32,7 +32,8 @@ work()
 
 
 @pytest.fixture
-def keeper(tmp_path):
+def keeper(tmp_path, monkeypatch):
+    monkeypatch.setattr(trace, "LOOK_S", 0.02)
     made = TraceKeeper(tmp_path / "trace", "n1", memory_spans=128, file_spans=300)
     yield made
     made.close()
@@ -118,7 +119,8 @@ def test_a_process_killed_at_any_point_leaves_a_whole_trace(keeper, tmp_path, se
     numbers = [span.number for span in found.spans]
     newest = found.head.written
     assert numbers == sorted(numbers)
-    assert numbers[-128:] == list(range(newest - 128, newest)), "of the end nothing is missing"
+    # Its last span, half written, may have taken the place of the oldest one.
+    assert numbers[-127:] == list(range(newest - 127, newest)), "of the end nothing is missing"
     assert {span.name for span in found.spans} == {"step", "slot"}
     assert all(0 < span.begin_ns <= span.end_ns and span.track in (0, 1) for span in found.spans)
     assert {span.name for span in found.open} <= {"step", "slot"}
