@@ -1,7 +1,9 @@
 import mmap
 import os
+import re
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +21,7 @@ def memory():
     with mmap.mmap(fd, ring.size(CAPACITY)) as mapped:
         made = ring.header(capacity=CAPACITY, pid=0, worker=3, wall_offset_ns=17, node="nøde")
         mapped[: ring.HEADER_BYTES] = bytes(made)
+        spans.profile(None, None)  # another test may have connected one
         spans.attach(fd)
         spans.at(-1, 0)
         yield mapped
@@ -182,6 +185,7 @@ def test_a_forked_child_of_the_script_writes_nothing(memory):
 
 
 def test_without_memory_and_profiler_nothing_happens():
+    spans.profile(None, None)
     spans.begin("step")
     with spans.span("slot") as span:
         span.value = 1
@@ -210,3 +214,9 @@ def test_foreign_memory_is_refused():
         ring.head(bytes(ring.HEADER_BYTES))
     with pytest.raises(ValueError, match="too few"):
         ring.head(b"")
+
+
+def test_every_name_is_in_the_documents_with_what_it_covers():
+    text = (Path(__file__).parents[3] / "docs" / "formats.md").read_text()
+    listed = dict(re.findall(r"^\| `([a-z ]+)` \| (.+) \|$", text, re.MULTILINE))
+    assert listed == spans.NAMES
