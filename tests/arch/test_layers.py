@@ -30,6 +30,7 @@ PURE = (
     "data.order",
     "launch.hang",
     "telemetry.recovery",
+    "telemetry.goodput",
 )
 # Importing these files is no business of a decision. `typing.TYPE_CHECKING` imports count as well: a
 # decision that names a socket's type in a signature is no decision.

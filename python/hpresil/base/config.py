@@ -49,6 +49,7 @@ INTERNAL = frozenset(
         "SOCKET",  # what the launcher hands to its workers
         "PAGE_FD",
         "ARENA_FDS",
+        "TRACE_FD",
         "WORKER",
         "AGENT_PID",
         "RUN_DIR",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import signal
 import sys
@@ -39,7 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="DIR",
         type=Path,
         help="keep corpus, logs and records in DIR, which must be empty "
-        "(default: a temporary one, kept only after a failure)",
+        "(default: a temporary one, of which only the reports are kept unless something failed)",
     )
     return parser
 
@@ -63,10 +64,21 @@ def main(args: argparse.Namespace) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
     if args.run_dir is None and status != 1:
-        shutil.rmtree(directory, ignore_errors=True)
+        _keep_reports_only(directory)
     else:
         print(f"logs and records: {directory}")
     return status
+
+
+def _keep_reports_only(directory: Path) -> None:
+    """Remove what the jobs wrote; the reports stay to be looked at."""
+    for path in directory.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.suffix != ".html":
+            path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        directory.rmdir()  # only if there are none
 
 
 def _directory(args: argparse.Namespace) -> Path:
@@ -103,6 +115,8 @@ def _demonstrate(args: argparse.Namespace, directory: Path) -> int:
         console.print(f"{name}: {style}  ({escape(verdict.why)})", highlight=False, soft_wrap=True)
     for problem in result.problems:
         console.print(f"[bold red]problem[/]: {escape(problem)}", highlight=False, soft_wrap=True)
+    for report in result.reports:
+        console.print(f"report: {report}", highlight=False, soft_wrap=True, markup=False)
     if args.json is not None:
         write_json(args.json, as_json(result.verdicts, result.rows))
     return 0 if result.holds() else 1

@@ -7,13 +7,12 @@ import os
 import secrets
 import shutil
 from pathlib import Path
+from typing import Literal
 
 from hpresil.base import config as settings
 from hpresil.base.errors import ConfigError
 from hpresil.cli.nodes_of_flags import cluster_of, count
 from hpresil.launch.job import Job
-
-START_METHODS = ("forkserver", "spawn")
 
 
 def job_of(args: argparse.Namespace) -> Job:
@@ -36,10 +35,8 @@ def job_of(args: argparse.Namespace) -> Job:
     run_id = args.run_id or secrets.token_hex(4)
     if "/" in run_id or run_id.startswith("."):
         raise ConfigError(f"--run-id {run_id!r} becomes part of a file name; use letters, digits, - and _")
-    if args.start_method not in START_METHODS:
-        raise ConfigError(f"--start-method {args.start_method}: give {' or '.join(START_METHODS)}")
     return Job(
-        start_method=args.start_method,
+        start_method=_start_method(args.start_method),
         command=(*_command(args), *_script_arguments(args)),
         kind="module" if args.module else "program" if args.no_python else "script",
         workers=workers,
@@ -60,7 +57,15 @@ def job_of(args: argparse.Namespace) -> Job:
         shutdown_timeout_s=float(count("--shutdown-timeout", args.shutdown_timeout, 0)),
         master_addr=args.master_addr,
         master_port=count("--master-port", args.master_port, 1),
+        metrics_port=_port("--metrics-port", args.metrics_port),
+        metrics_addr=args.metrics_addr,
     )
+
+
+def _start_method(text: str) -> Literal["forkserver", "spawn"]:
+    if text not in ("forkserver", "spawn"):
+        raise ConfigError(f"--start-method {text}: give forkserver or spawn")
+    return "spawn" if text == "spawn" else "forkserver"
 
 
 def _settings(args: argparse.Namespace) -> dict[str, str]:
@@ -92,6 +97,13 @@ def workercount(text: str) -> int:
     if text == "gpu" and gpus == 0:
         raise ConfigError("--nproc-per-node gpu: this machine has no usable GPU; give a number, or cpu")
     return gpus or len(os.sched_getaffinity(0))
+
+
+def _port(flag: str, text: str) -> int:
+    found = count(flag, text, 0)
+    if found > 65535:
+        raise ConfigError(f"{flag} {text}: a port is at most 65535; 0 for none")
+    return found
 
 
 def _command(args: argparse.Namespace) -> tuple[str]:

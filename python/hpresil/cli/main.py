@@ -11,6 +11,8 @@ from typing import NoReturn
 VERBS = {
     "run": "train: start workers and keep the job going whatever happens to them",
     "status": "show the running job",
+    "report": "show a finished or running job as a page: loss, faults, recoveries, where the time went",
+    "trace": "write what every process did as a file for Perfetto",
     "demo": "lose workers on purpose, and prove that nothing shows",
     "data": "build a token file from text",
     "compare": "find the first difference of two records",

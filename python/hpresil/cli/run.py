@@ -59,6 +59,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _add_command_flags(parser)
     _add_place_flags(parser)
     _add_output_flags(parser)
+    _add_metrics_flags(parser)
     _add_settings(parser)
     for name, nargs in ((REFUSED, None), (REFUSED_SWITCHES, 0)):
         for flag in name:
@@ -166,6 +167,19 @@ def _add_output_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         *_both("--local-ranks-filter"), metavar="I,J", help="show these workers only, by index"
+    )
+
+
+def _add_metrics_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("metrics for Prometheus (docs/metrics.md)")
+    group.add_argument(
+        *_both("--metrics-port"), default="0", metavar="PORT", help="serve them there; 0: not (0)"
+    )
+    group.add_argument(
+        *_both("--metrics-addr"),
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="listen on this address; there is no password (127.0.0.1)",
     )
 
 

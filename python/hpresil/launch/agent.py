@@ -37,11 +37,13 @@ from hpresil.launch.network import Network
 from hpresil.launch.picture import Picture
 from hpresil.launch.progress import Chronicle, Forwarded
 from hpresil.launch.run_directory import RunDirectory, SocketDirectory
+from hpresil.launch.scrapes import Connect
 from hpresil.launch.terminal import Terminal
 from hpresil.launch.watch import Watch
 from hpresil.launch.worker_environment import Premises
 from hpresil.membership import messages as m
 from hpresil.membership.client import Client
+from hpresil.telemetry import trace
 
 log = logging.getLogger(__name__)
 DRAIN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -56,12 +58,15 @@ class Agent:
         job: What to run.
         directory: The run directory, locked; closed by the caller.
         resume: The checkpoint to start from, and its version.
+        metrics: Called once to show the job to Prometheus.
     """
 
-    def __init__(self, job: Job, directory: RunDirectory, resume: tuple[Path, int] | None = None) -> None:
-        self._job, self._directory, self._resume = job, directory, resume
-        self._network = Network(job.cluster) if job.cluster else None
+    def __init__(
+        self, job: Job, directory: RunDirectory, resume: tuple[Path, int] | None, metrics: Connect
+    ) -> None:
+        self._job, self._directory, self._resume, self._metrics = job, directory, resume, metrics
         self._node = job.cluster.node if job.cluster else socket.gethostname()
+        self._network = Network(self._node, job.cluster)
         self._hosting: Hosting | None = None
         self._client: Client
         self._frames: FrameTraffic
@@ -80,11 +85,7 @@ class Agent:
             await self._set_up(stack)
             for number in (*DRAIN_SIGNALS, signal.SIGQUIT):
                 self._loop.add_signal_handler(number, self._signalled, number)
-            if self._network is None:
-                self._client.say(m.AgentJoined(node=self._node, pid=os.getpid()))
-            else:
-                wait_s = self._job.config.restore_timeout_s
-                await self._network.join(self._frames, self._arenas, wait_s, stack)
+            await self._network.join(self._frames, self._arenas, self._job.config.restore_timeout_s, stack)
             self._announce()
             return await self._finish(await self._ended)
 
@@ -102,17 +103,16 @@ class Agent:
         stack.callback(self._sockets.close)
         self._guard.add_directory(self._sockets.path)
         self._failures = Failures(self._terminal, self._picture)
+        self._traces = trace.keep(directory.traces, self._node)
+        stack.callback(self._traces.close)
         self._arenas = Arenas()
         stack.callback(self._arenas.close)
         if job.cluster is None or job.cluster.hosts:
             version = self._resume[1] if self._resume else None
             self._hosting = Hosting(job, directory, version, self._picture, self._terminal)
             await self._hosting.open(self._sockets.coordinator, stack)
-        if self._network is not None:
-            self._client = await self._network.connect(self._sockets.coordinator, stack)
-        else:
-            self._client = await Client.connect(self._sockets.coordinator)
-            stack.push_async_callback(self._client.close)
+            self._metrics(self._hosting.progress, self._hosting.server, self._traces)
+        self._client = await self._network.connect(self._sockets.coordinator, stack)
         self._progress: Chronicle = (
             self._hosting.progress if self._hosting else Forwarded(self._client.say, self._picture)
         )
@@ -133,6 +133,7 @@ class Agent:
             guard=self._guard,
             picture=self._picture,
             progress=self._progress,
+            traces=self._traces,
             failures=self._failures,
             terminal=self._terminal,
             client=self._client,
@@ -187,16 +188,15 @@ class Agent:
             start_worker=self._attendance.start,
             end_worker=self._attendance.end,
             end=self._end,
-            probe=self._network.probe if self._network else lambda message: None,
+            probe=self._network.probe,
             snapshot_every=self._job.config.snapshot_every,
             shown=self._job.shown,
         )
 
     def _announce(self) -> None:
-        job = self._job
-        facts = {"pid": os.getpid(), "node": self._node, "run_id": job.run_id, "guardian": self._guard.pid}
-        places = {"socket": str(self._sockets.status), "sockets": str(self._sockets.path)}
-        self._directory.announce(facts | places)
+        job, pids = self._job, {"pid": os.getpid(), "guardian": self._guard.pid}
+        facts = pids | {"node": self._node, "run_id": job.run_id}
+        self._directory.announce(facts | self._sockets.places())
         if self._hosting is not None:
             self._hosting.begun()
         resumed = f", from version {self._resume[1]}" if self._resume else ""

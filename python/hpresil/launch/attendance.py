@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import Callable
 
+from hpresil.base import spans
 from hpresil.launch.conversation import Conversation
 from hpresil.launch.failures import Failures, ending_words
 from hpresil.launch.guard import Guard
@@ -24,6 +25,7 @@ from hpresil.launch.workers import Gone, Start, WorkerProcess, Workers
 from hpresil.membership import messages as m
 from hpresil.membership.client import Client
 from hpresil.native import Page
+from hpresil.telemetry.trace import TraceKeeper
 
 RESTART_DELAY_S = 0.5
 
@@ -39,13 +41,14 @@ class Attendance:
         guard: Guard,
         picture: Picture,
         progress: Chronicle,
+        traces: TraceKeeper,
         failures: Failures,
         terminal: Terminal,
         client: Client,
         over: Callable[[], bool],
     ) -> None:
         self._job, self._premises = job, premises
-        self._picture, self._progress = picture, progress
+        self._picture, self._progress, self._traces = picture, progress, traces
         self._failures, self._terminal, self._client = failures, terminal, client
         self._over = over
         self._why: dict[int, str] = {}
@@ -91,18 +94,12 @@ class Attendance:
         await asyncio.sleep(delay_s)
         if self._over():
             return
-        log_file = self._premises.log_dir / f"worker-{message.worker}.log"
-        start = Start(
-            worker=message.worker,
-            index=message.index,
-            spare=message.spare,
-            command=command(self._job),
-            log=log_file,
-            fds=self._premises.arena_fds,
-            env=lambda page: environment(self._environment, self._place(message, page)),
-        )
+        begin_ns = spans.clock()
+        name = f"worker-{message.worker}"
         try:
-            worker = await self.workers.start(start)
+            with self._traces.lent(name, message.worker) as trace_fd:
+                worker = await self.workers.start(self._described(message, name, trace_fd))
+            spans.add("start worker", begin_ns, value=message.worker)
         except OSError as error:
             self._terminal.say(f"worker {message.worker} cannot be started: {error}")
             self._client.say(m.WorkerLost(worker=message.worker, reason="killed"))
@@ -118,12 +115,24 @@ class Attendance:
         self._client.say(m.WorkerStarted(worker=worker.id, node=self._premises.node, pid=worker.pid))
         self.conversation.started(worker)
 
-    def _place(self, message: m.StartWorker, page: Page) -> Place:
+    def _described(self, message: m.StartWorker, name: str, trace_fd: int) -> Start:
+        return Start(
+            worker=message.worker,
+            index=message.index,
+            spare=message.spare,
+            command=command(self._job),
+            log=self._premises.log_dir / f"{name}.log",
+            fds=(trace_fd, *self._premises.arena_fds),
+            env=lambda page: environment(self._environment, self._place(message, page, trace_fd)),
+        )
+
+    def _place(self, message: m.StartWorker, page: Page, trace_fd: int) -> Place:
         return Place(
             worker=message.worker,
             index=message.index,
             restarts=self._restarts,
             page_fd=page.fd,
+            trace_fd=trace_fd,
             # A later one would come with a version that the others have left behind: it copies instead.
             resume=None if message.spare else self._premises.resume,
         )
@@ -190,3 +199,4 @@ class Attendance:
     def reaped(self, worker: WorkerProcess, status: int) -> None:
         """Note that the kernel has finished with a worker."""
         self.conversation.reaped(worker)
+        self._traces.ended(worker.id)

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from hpresil.base import spans
 from hpresil.base.errors import ConfigError, TransferFailed
 from hpresil.launch.arena import AGENT, Action, FrameBook, Serve
 from hpresil.launch.links import Links
@@ -61,8 +62,10 @@ class FrameTraffic:
         self._later(self._grow(message.frame_bytes))
 
     async def _grow(self, frame_bytes: int) -> None:
+        begin_ns = spans.clock()
         try:
             grown = await self._w.arenas.grow(frame_bytes)
+            spans.add("grow frames", begin_ns, value=frame_bytes)
         except ConfigError as error:
             self._w.stop(str(error))
             return
@@ -192,10 +195,12 @@ class FrameTraffic:
             version=action.version,
             stored=action.worker == STORE,
         )
+        begin_ns = spans.clock()
         try:
             if self.peers is None or not address:
                 raise TransferFailed(f"node {node!r} is gone")
             frame_bytes = await self.peers.fetch(address, wish, action.frame)
+            spans.add("fetch", begin_ns, generation=action.generation, value=frame_bytes)
         except TransferFailed as error:
             self.serve_failed(action.worker, action.generation, action.frame)
             self._fetch_failed(

@@ -14,7 +14,6 @@ from hpresil.launch.terminal import Terminal
 from hpresil.membership import messages as m
 from hpresil.membership.server import Server
 from hpresil.membership.state import Settings
-from hpresil.telemetry.events import EventLog
 from hpresil.telemetry.record import Recorder
 
 
@@ -44,7 +43,7 @@ class Hosting:
         """Open the files and start the coordinator; ``stack`` takes both down again."""
         job, directory = self._job, self._directory
         recorder = Recorder(job.record, self._resume or 0)
-        self.progress = Progress(EventLog(directory.events), directory.metrics, recorder, self._picture)
+        self.progress = Progress(directory, recorder, self._picture)
         stack.callback(self.progress.close)
         self.server = Server(
             socket,

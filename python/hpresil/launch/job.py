@@ -37,6 +37,8 @@ class Job:
         shutdown_timeout_s: How long workers may take to leave before they are killed.
         master_addr: Given to the script as MASTER_ADDR.
         master_port: Given to the script as MASTER_PORT; 0: a free one.
+        metrics_port: Where Prometheus finds the agent's metrics; 0: nowhere.
+        metrics_addr: The address of that port.
     """
 
     command: tuple[str, ...]
@@ -60,6 +62,8 @@ class Job:
     shutdown_timeout_s: float = 5.0
     master_addr: str = "127.0.0.1"
     master_port: int = 0
+    metrics_port: int = 0
+    metrics_addr: str = "127.0.0.1"
 
     def crew(self) -> str:
         """Return who is to run, in words."""

@@ -52,27 +52,34 @@ class Cluster:
 
 
 class Network:
-    """This node among the others; a job of one node has none."""
+    """This node's way to the coordinator, and its place among the others.
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+    Args:
+        node: Its name.
+        cluster: Where it stands; None: it is the only one.
+    """
+
+    def __init__(self, node: str, cluster: Cluster | None) -> None:
+        self._node, self._cluster = node, cluster
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def connect(self, here: Path, stack: AsyncExitStack) -> Client:
         """Connect to the coordinator: through the socket ``here`` if it is on this node."""
         cluster = self._cluster
-        if cluster.hosts:
+        if cluster is None or cluster.hosts:
             self._client = await Client.connect(here)
         else:
             self._client = await Client.call(
                 cluster.host, cluster.port, cluster.credentials, cluster.connect_timeout_s
             )
-        self._later(self._client.stay())
         stack.push_async_callback(self._client.close)
         return self._client
 
     async def join(self, frames: FrameTraffic, arenas: Arenas, wait_s: float, stack: AsyncExitStack) -> None:
-        """Open the door for other agents, then introduce this one."""
+        """Open the door for other agents, if there are any, then introduce this one."""
+        if self._cluster is None:
+            self._client.say(m.AgentJoined(node=self._node, pid=os.getpid()))
+            return
         self._peers = frames.peers = Peers(
             self._cluster.credentials,
             arenas,
@@ -85,12 +92,13 @@ class Network:
         stack.push_async_callback(self._close)
         self._client.say(
             m.AgentJoined(
-                node=self._cluster.node,
+                node=self._node,
                 pid=os.getpid(),
                 address=address,
                 build=VERSION,
             )
         )
+        self._later(self._client.stay())
 
     def probe(self, message: m.Probe) -> None:
         """Try to reach other agents, as the coordinator asks."""
@@ -98,7 +106,7 @@ class Network:
 
     async def _probe(self, addresses: dict[str, str]) -> None:
         failed = await self._peers.probe(addresses)
-        self._client.say(m.Reached(node=self._cluster.node, tried=list(addresses), failed=failed))
+        self._client.say(m.Reached(node=self._node, tried=list(addresses), failed=failed))
 
     async def _close(self) -> None:
         for task in self._tasks:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Protocol
 
+from hpresil.base import spans
 from hpresil.base.deadline import now
 from hpresil.launch.picture import Picture
+from hpresil.launch.run_directory import RunDirectory
 from hpresil.membership import messages as m
 from hpresil.telemetry.events import Event, EventLog
 from hpresil.telemetry.record import Recorder
@@ -39,15 +40,18 @@ class Progress:
     """Writes down commits and logged values, the first report of each.
 
     Args:
-        events: Where events go.
-        metrics: The file of logged values.
+        directory: Where everything goes.
         recorder: The record; it raises Divergence when two reports of a step differ.
         picture: Told of every commit.
+
+    Attributes:
+        on_event: Called with every event once it is written.
     """
 
-    def __init__(self, events: EventLog, metrics: Path, recorder: Recorder, picture: Picture) -> None:
-        self._events, self._recorder, self._picture = events, recorder, picture
-        self._metrics = EventLog(metrics)
+    def __init__(self, directory: RunDirectory, recorder: Recorder, picture: Picture) -> None:
+        self._recorder, self._picture = recorder, picture
+        self._events, self._metrics = EventLog(directory.events), EventLog(directory.metrics)
+        self.on_event: Callable[[Event], None] | None = None
         self._told: set[tuple[str, object]] = set()
         self._logged: dict[int, set[str]] = {}
         self.story: list[Event] = []
@@ -61,6 +65,8 @@ class Progress:
                 return
             self._told = {(n, g) for n, g in self._told if n != name} | {(name, generation)}
         line = self._events.add(name, **fields)
+        if self.on_event is not None:
+            self.on_event(line)
         if name == "ViewInstalled":
             views = [i for i, event in enumerate(self.story) if event["event"] == "ViewInstalled"]
             if len(views) > 2:
@@ -106,6 +112,7 @@ class Progress:
         self._recorder.close()
         self._events.close()
         self._metrics.close()
+        spans.detach()
 
     def _open_recovery(self) -> bool:
         return bool(self.story) and self.story[-1]["event"] != "StepCompleted"

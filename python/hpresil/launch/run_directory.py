@@ -6,6 +6,7 @@
     RUN/journal             the coordinator's decisions
     RUN/events.jsonl        what happened
     RUN/metrics.jsonl       what the script logged
+    RUN/trace/              spans of the agent and of each worker
     RUN/logs/worker-N.log   what worker N wrote, and worker-N.error.json if an exception ended it
     RUN/checkpoints/        saved states
     RUN/secret              what agents of several nodes prove to each other, mode 0600
@@ -34,7 +35,7 @@ from hpresil.membership.journal import last_generation
 
 MAX_SOCKET_BASE = 60
 NODES = "nodes"
-MOVED = ("logs", "journal", "events.jsonl", "agent.json", "agent.log", "metrics.jsonl")
+MOVED = ("logs", "trace", "journal", "events.jsonl", "agent.json", "agent.log", "metrics.jsonl")
 KEPT_ON_RESUME = ("metrics.jsonl",)
 
 
@@ -47,6 +48,7 @@ class RunDirectory:
         """The job's run directory, of which this is one node's part."""
         self._lock_fd = lock_fd
         self.logs = path / "logs"
+        self.traces = path / "trace"
         self.checkpoints = path / "checkpoints"
         self.journal = path / "journal"
         self.events = path / "events.jsonl"
@@ -167,6 +169,10 @@ class SocketDirectory:
         self.agent = self.path / "agent"
         self.coordinator = self.path / "coordinator"
         self.status = self.path / "status"
+
+    def places(self) -> dict[str, str]:
+        """Return what ``agent.json`` says of it."""
+        return {"socket": str(self.status), "sockets": str(self.path)}
 
     def close(self) -> None:
         """Remove it with all its sockets."""

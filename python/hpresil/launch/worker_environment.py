@@ -16,7 +16,13 @@ STARTER = (
     "import sys; sys.flags.safe_path or sys.path.pop(0); "
     "from hpresil.launch.worker_process import main; main()"
 )
-LAUNCHER_ONLY = ("HPRESIL_SOCKET", "HPRESIL_PAGE_FD", "HPRESIL_ARENA_FDS", "HPRESIL_WORKER")
+LAUNCHER_ONLY = (
+    "HPRESIL_SOCKET",
+    "HPRESIL_PAGE_FD",
+    "HPRESIL_ARENA_FDS",
+    "HPRESIL_TRACE_FD",
+    "HPRESIL_WORKER",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +45,7 @@ class Place:
     index: int
     restarts: int
     page_fd: int
+    trace_fd: int
     resume: Path | None
 
 
@@ -84,6 +91,7 @@ def environment(shared: Mapping[str, str], place: Place) -> dict[str, str]:
         "ROLE_RANK": str(first + place.index),
         "TORCHELASTIC_RESTART_COUNT": str(place.restarts),
         "HPRESIL_PAGE_FD": str(place.page_fd),
+        "HPRESIL_TRACE_FD": str(place.trace_fd),
         "HPRESIL_WORKER": str(place.worker),
     }
     if place.resume is not None:

@@ -31,6 +31,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from hpresil.base import spans
 from hpresil.base.errors import HpresilError, JobStopped
 from hpresil.base.phases import PHASES
 from hpresil.launch import fork_server
@@ -74,7 +75,8 @@ def tie_to_agent() -> None:
 
 def hold_page() -> Page:
     """Attach and hold the liveness page; from here on the agent hears of our end at once."""
-    for fd in (os.environ["HPRESIL_PAGE_FD"], *os.environ["HPRESIL_ARENA_FDS"].split(",")):
+    trace_fd = os.environ["HPRESIL_TRACE_FD"]
+    for fd in (os.environ["HPRESIL_PAGE_FD"], trace_fd, *os.environ["HPRESIL_ARENA_FDS"].split(",")):
         if fd:
             os.set_inheritable(int(fd), False)
     faulthandler.enable()  # before ours, which mark the page and then pass the signal on
@@ -82,6 +84,8 @@ def hold_page() -> Page:
     page.hold()
     page.install_fatal_handlers()
     adopt_page(page)
+    spans.attach(int(trace_fd))
+    spans.begin("import")
     return page
 
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hpresil.base import spans
 from hpresil.base.phases import PHASES
 from hpresil.launch import kernel
 from hpresil.launch.guard import Guard
@@ -218,11 +219,12 @@ class Workers:
         else:
             gone = _ended(worker, page)
         worker.gone = gone
-        if page.fatal_signal and not worker.condemned:
-            self._loop.call_later(LAST_WORDS_S, self._kill, worker)
-        else:
-            self._kill(worker)
-        self._on_gone(worker, gone)
+        with spans.span("notice", value=worker.id):
+            if page.fatal_signal and not worker.condemned:
+                self._loop.call_later(LAST_WORDS_S, self._kill, worker)
+            else:
+                self._kill(worker)
+            self._on_gone(worker, gone)
 
     def _kill(self, worker: WorkerProcess) -> None:
         if worker.id in self._all:  # not reaped, so the number is still its own

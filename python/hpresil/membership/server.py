@@ -17,6 +17,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from hpresil.base import spans
 from hpresil.base.deadline import now as monotonic
 from hpresil.membership import machine
 from hpresil.membership.connections import Connections, Listen
@@ -175,6 +176,7 @@ class Server:
                 self._journal.append(event, now, state.generation)
                 if any(map(_is_decision, actions)):
                     await asyncio.to_thread(self._journal.sync)
+                    spans.add("decide", int(now * 1e9), generation=state.generation)
             for action in actions:
                 self._send(action)
             if changed and self._on_state is not None:

@@ -34,7 +34,7 @@ from hpresil.native._core import (
     set_pdeathsig,
     square_sums,
 )
-from hpresil.native.trace_range import Range
+from hpresil.native.trace_range import show_spans
 
 __all__ = [
     "PHASES",
@@ -42,7 +42,6 @@ __all__ = [
     "Mapping",
     "Page",
     "PageState",
-    "Range",
     "add_ordered",
     "built_with",
     "copy_crc32c",
@@ -60,5 +59,6 @@ __all__ = [
     "seal",
     "seals",
     "set_pdeathsig",
+    "show_spans",
     "square_sums",
 ]

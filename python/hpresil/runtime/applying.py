@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from hpresil.base import failpoints
+from hpresil.base import failpoints, spans
 from hpresil.base.errors import NonFiniteLoss, UsageError
 from hpresil.comm.reduction import square_sum
 from hpresil.runtime.streams import OUTSIDE, set_generators
@@ -41,7 +41,8 @@ class Applier:
                     "the step was not committed; look at the backward pass and the learning rate"
                 )
             engine.stamp("waiting")
-            engine.guard.begin_change(engine.config.collective_timeout_s)
+            with spans.span("wait"):
+                engine.guard.begin_change(engine.config.collective_timeout_s)
             engine.stamp("applying")
         failpoints.hit("apply.begin", **trainer.where())
         set_generators(engine.config.seed, engine.state.version, OUTSIDE, "apply")

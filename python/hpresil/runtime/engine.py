@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from hpresil.base import failpoints
+from hpresil.base import failpoints, spans
 from hpresil.base.config import Config
 from hpresil.base.deadline import Deadline
 from hpresil.base.errors import HpresilError, JobStopped
@@ -88,12 +88,13 @@ class Engine:
 
     def _on_view(self, view: m.View) -> None:
         failpoints.hit("regroup.view", worker=self.worker, rank=self.state.rank, step=self.state.version)
-        with self.changed:
-            self.state, reports = sm.on_view(self.state, view.generation, tuple(view.members))
-            for report in reports:
-                self.send(report)
-            self.changed.notify_all()
-        self.groups.install(view)
+        with spans.span("view", generation=view.generation):
+            with self.changed:
+                self.state, reports = sm.on_view(self.state, view.generation, tuple(view.members))
+                for report in reports:
+                    self.send(report)
+                self.changed.notify_all()
+            self.groups.install(view)
 
     def _on_decision(self, decision: m.Decision) -> None:
         with self.changed:
@@ -137,11 +138,12 @@ class Engine:
             if isinstance(action, sm.Wait):
                 deadline = Deadline(longest, f"worker {self.worker}: {action.why}")
                 self.stamp("waiting")
-                while isinstance(action, sm.Wait):
-                    self.check()
-                    deadline.check()
-                    self.changed.wait(min(BEAT_S, deadline.remaining()))
-                    action = sm.next_action(self.state)
+                with spans.span("wait"):
+                    while isinstance(action, sm.Wait):
+                        self.check()
+                        deadline.check()
+                        self.changed.wait(min(BEAT_S, deadline.remaining()))
+                        action = sm.next_action(self.state)
             self.check()
             if isinstance(action, sm.RunSlot):
                 self.state = sm.start_slot(self.state, action.slot)
@@ -198,6 +200,7 @@ class Engine:
     def stamp(self, phase: str, slot: int = -1) -> None:
         """Write a sign of progress into the liveness page."""
         self._phase_name = phase
+        spans.at(self.state.version, self.state.installed)
         if self.page is not None:
             self.page.stamp(CODE[phase], self.state.version, slot)
 

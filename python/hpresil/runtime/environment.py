@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hpresil.base import spans
 from hpresil.base.errors import ConfigError
 from hpresil.native import Page
 
@@ -55,4 +56,6 @@ def read(env: Mapping[str, str]) -> Environment:
         page = Page.attach(int(env["HPRESIL_PAGE_FD"]))
         page.hold()
         page.install_fatal_handlers()
+        if "HPRESIL_TRACE_FD" in env:
+            spans.attach(int(env["HPRESIL_TRACE_FD"]))
     return Environment(worker, socket, page, arenas, env.get("HPRESIL_RESUME") or None, local_rank, address)

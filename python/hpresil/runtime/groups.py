@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from hpresil.base import failpoints
+from hpresil.base import failpoints, spans
 from hpresil.base.deadline import Deadline
 from hpresil.base.errors import DeadlineExceeded, GenerationChanged
 from hpresil.comm.group import Builder, Group
@@ -132,17 +132,21 @@ class Groups:
     def _run(self) -> None:
         while True:
             view = self._views.get()
-            with self._changed:
-                old, self._group = self._group, None
-                # Deleting a group under a pending operation can leave the operation waiting for ever; it
-                # was interrupted when the view arrived, so it ends within milliseconds.
-                self._changed.wait_for(lambda: not self._in_use, CLOSE_S)
-            if old is not None:
-                old.close(CLOSE_S)
+            with spans.span("regroup", generation=0 if view is None else view.generation):
+                self._close_old()
+                if view is not None and view.generation == self._newest and self._worker in view.members:
+                    self._build(view)
             if view is None:
                 return
-            if view.generation == self._newest and self._worker in view.members:
-                self._build(view)
+
+    def _close_old(self) -> None:
+        with self._changed:
+            old, self._group = self._group, None
+            # Deleting a group under a pending operation can leave the operation waiting for ever; it
+            # was interrupted when the view arrived, so it ends within milliseconds.
+            self._changed.wait_for(lambda: not self._in_use, CLOSE_S)
+        if old is not None:
+            old.close(CLOSE_S)
 
     def _build(self, view: View) -> None:
         rank = view.members.index(self._worker)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hpresil.base import failpoints
+from hpresil.base import failpoints, spans
 from hpresil.base.deadline import Deadline
 from hpresil.base.errors import Refused, TransferFailed
 from hpresil.checkpoint import saved
@@ -49,7 +49,8 @@ class Loop:
             JobStopped: The job ended with an error elsewhere.
             SystemExit: (0) The job was drained, or this worker was a spare to the end.
         """
-        self._join()
+        with spans.span("join"):
+            self._join()
         announcements = 2
         while True:
             turn = self._turn(total)
@@ -103,7 +104,9 @@ class Loop:
                         waiting_in = engine.state.installed
                         deadline = Deadline(longest, f"a decision for worker {engine.worker}")
                     deadline.check()
-                    engine.changed.wait(BEAT_S)
+                    # One span a beat: a spare may wait for days, and its trace shows that it still does.
+                    with spans.span("standby" if engine.state.rank is None else "wait"):
+                        engine.changed.wait(BEAT_S)
                     continue
             if turn != "finish":
                 return turn
@@ -135,7 +138,8 @@ class Loop:
         self._rehearsed = True
         self._trainer.rehearsing = True
         try:
-            yield DryStep(self._trainer, self._failures, 0)
+            with spans.span("standby step"):
+                yield DryStep(self._trainer, self._failures, 0)
         finally:
             self._trainer.rehearsing = False
             self._trainer.drop_open_slot()
@@ -151,11 +155,12 @@ class Loop:
         state = engine.state
         generation, version = state.decided, state.target
         engine.stamp("waiting")
-        engine.wait_until(
-            lambda: engine.state.installed > generation or self._frame_for(generation) is not None,
-            engine.config.outside_timeout_s,
-            f"version {version} for generation {generation}",
-        )
+        with spans.span("wait"):
+            engine.wait_until(
+                lambda: engine.state.installed > generation or self._frame_for(generation) is not None,
+                engine.config.outside_timeout_s,
+                f"version {version} for generation {generation}",
+            )
         ready = self._frame_for(generation)
         if ready is None or engine.state.installed > generation:
             return
@@ -163,7 +168,8 @@ class Loop:
         where = {"worker": engine.worker, "rank": state.rank, "step": version}
         failpoints.hit("restore.begin", **where)
         try:
-            nbytes = self._install(ready)
+            with spans.span("restore") as restoring:
+                restoring.value = nbytes = self._install(ready)
         except (TransferFailed, OSError) as error:
             # What was written so far is no version; the machine still says "empty", so nobody uses it.
             engine.send(m.RestoreFailed(generation=generation, frame=ready.frame, error=str(error)))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from hpresil.base import failpoints
+from hpresil.base import failpoints, spans
 from hpresil.base.errors import DeadlineExceeded, GenerationChanged, NonFiniteLoss, Retryable
 from hpresil.comm import reduction
 from hpresil.comm.exchange import broadcast_bytes, vote
@@ -56,10 +56,12 @@ class Reducer:
             if state.decided != generation:
                 raise GenerationChanged(f"generation {generation} was replaced by {state.installed}")
             with self.engine.groups.using(generation) as group:
-                self.outcome = self._exchange(group, state, numbers)
+                with spans.span("reduce"):
+                    self.outcome = self._exchange(group, state, numbers)
                 failpoints.hit("reduce.exchanged", **where)
-                self._hold(generation)
-                vote(group)
+                with spans.span("vote"):
+                    self._hold(generation)
+                    vote(group)
             failpoints.hit("vote.counted", **where)
             self.engine.change(lambda s: sm.vote_counted(s, generation))
         except (Retryable, DeadlineExceeded) as error:

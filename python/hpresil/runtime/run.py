@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 
+from hpresil.base import spans
 from hpresil.base.config import Config, resolve
 from hpresil.base.errors import UsageError
 from hpresil.membership import messages as m
 from hpresil.membership.state import Settings
+from hpresil.native import show_spans
 from hpresil.runtime import environment
 from hpresil.runtime.buffers import Buffers
 from hpresil.runtime.engine import Engine
@@ -79,6 +81,9 @@ class Run:
         self._was_writer = False
         self._last_step: Step | None = None
         self._server: Server | None = None
+        show_spans()
+        spans.end("import")
+        spans.begin("build")
 
     # ------------------------------------------------------------------ who and where
 
@@ -124,7 +129,9 @@ class Run:
             raise UsageError(
                 f"{caller()}: run.track() needs what must survive: run.track(model=model, optimizer=opt)"
             )
-        self._tracked = Tracked(objects)
+        spans.end("build")
+        with spans.span("track"):
+            self._tracked = Tracked(objects)
         self._patterns = dict(buffers or {})
 
     # ------------------------------------------------------------------ the loop

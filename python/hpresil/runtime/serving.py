@@ -12,7 +12,7 @@ import threading
 from contextlib import suppress
 from dataclasses import replace
 
-from hpresil.base import failpoints
+from hpresil.base import failpoints, spans
 from hpresil.base.errors import TransferFailed
 from hpresil.checkpoint import saved
 from hpresil.membership.messages import Footprint, Save, Saved, Serve, Served, ServeFailed
@@ -70,12 +70,17 @@ class Server:
     def _run(self) -> None:
         while (request := self._requests.get()) is not None:
             if isinstance(request, Serve):
-                self._serve(request)
+                with spans.span("serve", generation=request.generation):
+                    self._serve(request)
             elif isinstance(request, Footprint):
-                with suppress(OSError):  # too little memory is an error when a copy needs it
+                with (
+                    spans.span("map frames"),
+                    suppress(OSError),
+                ):  # too little memory is an error when a copy needs it
                     self._frames.warm(request.frame_bytes)
             else:
-                self._save(request)
+                with spans.span("save"):
+                    self._save(request)
 
     def _serve(self, request: Serve) -> None:
         engine = self._engine
@@ -87,13 +92,14 @@ class Server:
                         f"worker {engine.worker} holds version {engine.state.version}, not {request.version}"
                     )
                 state = self.committed_state()
-                nbytes = frame.fill(
-                    self._frames.mapped(request.frame, frame.size(state)),
-                    state,
-                    version=request.version,
-                    generation=request.generation,
-                    threads=self.threads,
-                )
+                with spans.span("seal", generation=request.generation, value=state.nbytes):
+                    nbytes = frame.fill(
+                        self._frames.mapped(request.frame, frame.size(state)),
+                        state,
+                        version=request.version,
+                        generation=request.generation,
+                        threads=self.threads,
+                    )
         except Exception as error:  # whatever it is, the coordinator has to hear of it: others wait
             engine.send(ServeFailed(generation=request.generation, frame=request.frame, error=repr(error)))
             return

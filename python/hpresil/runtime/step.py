@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from hpresil.base import failpoints
+from hpresil.base import failpoints, spans
 from hpresil.base.errors import Interrupted, UsageError
 from hpresil.runtime import step_machine as sm
 from hpresil.runtime.applying import Applier
@@ -89,7 +89,8 @@ class Step:
             except UsageError as misuse:
                 self._failures.misused(misuse, self._index)
                 raise
-            self._outcome = self._trainer.end_step(self._index)
+            with spans.span("commit"):
+                self._outcome = self._trainer.end_step(self._index)
             self._committed = True
             return False
         return self._failures.absorb(error, trace, self._index)
@@ -132,9 +133,10 @@ class Step:
         while True:
             action = trainer.engine.next_action()
             if isinstance(action, sm.RunSlot):
-                for batch in trainer.slot_batches(data, self._index, action.slot):
-                    yield from self._hand_out(batch, place)
-                trainer.finish_slot(action.slot)
+                with spans.span("slot", slot=action.slot):
+                    for batch in trainer.slot_batches(data, self._index, action.slot):
+                        yield from self._hand_out(batch, place)
+                    trainer.finish_slot(action.slot)
             elif isinstance(action, sm.ReduceGradient):
                 trainer.reducer.attempt(action.generation, trainer.numbers)
             elif isinstance(action, sm.Commit):
@@ -212,7 +214,8 @@ class Step:
                 f"{place}: step.apply() was called before the loop over step.microbatches(...) had ended: "
                 "run the loop to its end on every rank, without break"
             )
-        Applier(self._trainer, place).apply(optimizers, max_norm=max_norm, scaler=scaler)
+        with spans.span("apply"):
+            Applier(self._trainer, place).apply(optimizers, max_norm=max_norm, scaler=scaler)
         self._applied_at = place
         failpoints.hit("apply.end", **self._trainer.where())
         self._trainer.after_apply()
@@ -227,8 +230,9 @@ class DryStep(Step):
 
     def _batches(self, data: Any, place: str) -> Iterator[Any]:
         trainer = self._trainer
-        for batch in trainer.slot_batches(data, self._index, 0):
-            yield from self._hand_out(batch, place)
+        with spans.span("slot", slot=0):
+            for batch in trainer.slot_batches(data, self._index, 0):
+                yield from self._hand_out(batch, place)
         trainer.rehearse_gradient()
 
     def _check_complete(self) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hpresil.base import failpoints
+from hpresil.base import failpoints, spans
 from hpresil.base.errors import Interrupted, UsageError
 from hpresil.data.source import microbatch, slot_hash
 from hpresil.membership.messages import Committed
@@ -63,12 +63,14 @@ class Trainer:
             raise UsageError("a `with step` block is nested in another one: end the first before the next")
         self.current = step
         self.engine.stamp("standby" if self.rehearsing else "computing")
+        spans.begin("step")
         failpoints.hit("step.begin", **self.where())
         set_generators(self.engine.config.seed, step.index, OUTSIDE, "begin")
 
     def leave_step(self) -> None:
         """The block was left, however."""
         self.current = None
+        spans.end("step")
 
     def slot_batches(self, data: Any, step: int, slot: int) -> Iterator[Any]:
         """Prepare ``slot`` and yield its batches."""
@@ -82,17 +84,18 @@ class Trainer:
         failpoints.hit("slot.begin", **self.where(), slot=slot)
         set_generators(config.seed, step, slot, "slot")
         for j in range(config.microbatches):
-            ids, batch = microbatch(
-                data,
-                step=step,
-                slot=slot,
-                j=j,
-                slots=config.slots,
-                microbatches=config.microbatches,
-                microbatch_size=config.microbatch_size,
-                seed=config.seed,
-                device=self.device,
-            )
+            with spans.span("data", slot=slot):
+                ids, batch = microbatch(
+                    data,
+                    step=step,
+                    slot=slot,
+                    j=j,
+                    slots=config.slots,
+                    microbatches=config.microbatches,
+                    microbatch_size=config.microbatch_size,
+                    seed=config.seed,
+                    device=self.device,
+                )
             self.numbers[slot].ids.extend(ids)
             self.numbers[slot].tokens += _tokens(batch)
             yield batch

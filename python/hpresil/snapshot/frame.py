@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from hpresil import native
+from hpresil.base import spans
 from hpresil.base.errors import StateTorn, TransferFailed
 from hpresil.snapshot import layout
 from hpresil.snapshot.memory import as_tensor, is_plain, map_file, previous_fills, set_seal
@@ -223,7 +224,8 @@ def restore(
         raise TransferFailed(f"{frame} was found where version {version} was expected")
     restoration = tracked.prepare(frame.state)
     for section in SECTIONS:
-        frame.copy(restoration, section, threads)
+        with spans.span(f"copy {section}"):
+            frame.copy(restoration, section, threads)
     restoration.finish()
     return frame.version, frame.state.nbytes
 

@@ -98,9 +98,14 @@ def _begin(
         kind = "grown" if set(view["members"]) - set(members) else "regrouped"
         return _Change(view["generation"], kind, lost, view["t"], view["t"], committed_before=newest)
     first = losses[0]
-    fault = known.get(first["worker"], first.get("last_stamp") or first["t"])
-    fault = min(fault, first["t"])
+    fault = last_sign(first, known)
     return _Change(view["generation"], first["reason"], lost, fault, first["t"], committed_before=newest)
+
+
+def last_sign(lost: Mapping[str, Any], known: Mapping[int, float]) -> float:
+    """Return when the fault behind a `WorkerLost` happened: if that is not known, the last sign of life."""
+    fault: float = known.get(lost["worker"], lost.get("last_stamp") or lost["t"])
+    return min(fault, float(lost["t"]))
 
 
 def _note(change: _Change, event: Event) -> None:

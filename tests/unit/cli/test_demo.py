@@ -30,7 +30,7 @@ def parse(*flags: str) -> argparse.Namespace:
 
 def result(*, identical: bool = True, problems: tuple[str, ...] = ()) -> Result:
     verdicts = {"bit_identical": Verdict(identical, "why [a]"), "exactly_once": Verdict(True, "why")}
-    return Result(verdicts, [ROW], list(problems))
+    return Result(verdicts, [ROW], list(problems), [])
 
 
 @pytest.fixture
@@ -116,3 +116,17 @@ def test_a_run_directory_with_something_in_it_is_refused(shown, tmp_path, capsys
 def test_the_verb_does_not_import_torch_before_it_runs():
     code = "import sys, hpresil.cli.demo; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_the_reports_are_kept_and_named(shown, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo.tempfile, "mkdtemp", lambda prefix: str(tmp_path))
+    (tmp_path / "faults").mkdir()
+    (tmp_path / "faults" / "events.jsonl").write_text("")
+    (tmp_path / "corpus.tokens").write_text("")
+    (tmp_path / "faults.html").write_text("")
+    outcome = result()
+    outcome.reports.append(tmp_path / "faults.html")
+    shown(outcome)
+    assert demo.main(parse()) == 0
+    assert f"report: {tmp_path / 'faults.html'}" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["faults.html"]

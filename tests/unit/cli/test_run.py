@@ -1,4 +1,5 @@
 import argparse
+import socket
 import subprocess
 import sys
 
@@ -123,6 +124,8 @@ def test_all_flags_of_torchrun_are_known(parse):
         (["--nnodes", "2", "--coordinator", "127.0.0.1:2000"], "several nodes need a common secret"),
         (["--workers", "0"], "--workers 0: give a whole number of at least 1"),
         (["--start-method", "fork"], "--start-method fork: give forkserver or spawn"),
+        (["--metrics-port", "x"], "--metrics-port x: give a whole number of at least 0"),
+        (["--metrics-port", "65536"], "--metrics-port 65536: a port is at most 65535; 0 for none"),
         (["--slots", "0"], "slots = 0 (from --slots) must be an integer from 1 to 65536 slots"),
         (["--record", "/nonexistent/r.jsonl"], "there is no directory /nonexistent"),
         (["--record", "."], "is a directory; name a file"),
@@ -135,6 +138,24 @@ def test_all_flags_of_torchrun_are_known(parse):
 )
 def test_a_wrong_flag_is_one_clear_line(parse, flags, words):
     assert words in refused(parse, *flags)
+
+
+def test_a_port_for_metrics_that_is_in_use_stops_everything_before_it_starts(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text("")
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        port = str(sock.getsockname()[1])
+        assert main(["run", "--metrics-port", port, "--run-dir", "run", "train.py"]) == 2
+    assert f"cannot listen on 127.0.0.1:{port} (Address already in use)" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_metrics_are_off_and_local_unless_asked_for(parse):
+    assert (parse().metrics_port, parse().metrics_addr) == (0, "127.0.0.1")
+    job = parse("--metrics-port", "9400", "--metrics-addr", "0.0.0.0")
+    assert (job.metrics_port, job.metrics_addr) == (9400, "0.0.0.0")
 
 
 def test_a_script_that_is_not_there_is_said_before_anything_starts(parse, tmp_path):

@@ -15,7 +15,7 @@ PREMISES = Premises(
 
 def variables(inherited, resume=None, **more):
     shared = shared_environment(job(**more), PREMISES, inherited)
-    return environment(shared, Place(worker=5, index=2, restarts=1, page_fd=9, resume=resume))
+    return environment(shared, Place(worker=5, index=2, restarts=1, page_fd=9, trace_fd=6, resume=resume))
 
 
 def job(**more):
@@ -46,6 +46,7 @@ def test_a_worker_gets_torchruns_variables_and_ours():
         "HPRESIL_SLOTS": "16",
         "HPRESIL_SOCKET": "/s/agent",
         "HPRESIL_PAGE_FD": "9",
+        "HPRESIL_TRACE_FD": "6",
         "HPRESIL_ARENA_FDS": "7,8",
         "HPRESIL_WORKER": "5",
         "HPRESIL_RUN_DIR": "/r",

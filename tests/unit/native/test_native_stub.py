@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import hpresil.native
+from hpresil.base import spans
 from hpresil.native import _core
 
 STUB = Path(hpresil.native.__file__).with_name("_core.pyi")
@@ -82,11 +83,15 @@ def test_every_function_of_the_stub_takes_the_arguments_of_the_module() -> None:
 def test_the_door_exports_what_the_module_has() -> None:
     hidden = {"push_trace_range", "pop_trace_range", "NativeError"}
     assert (
-        set(hpresil.native.__all__) - {"Range", "PHASES"}
+        set(hpresil.native.__all__) - {"show_spans", "PHASES"}
         == {name for name in public(_core) if "." not in name} - hidden
     )
 
 
-def test_a_range_may_be_entered_without_a_profiler() -> None:
-    with hpresil.native.Range("outer"), hpresil.native.Range("inner"):
-        pass
+def test_spans_may_be_shown_without_a_profiler() -> None:
+    hpresil.native.show_spans()
+    try:
+        with spans.span("step"), spans.span("slot"):
+            pass
+    finally:
+        spans.profile(None, None)

@@ -21,8 +21,11 @@ from hpresil.recipes.demo.progress import Progress
 from hpresil.recipes.demo.report import KINDS, NODE_KINDS, FaultRow, fault_rows, missing
 from hpresil.recipes.demo.screen import Screen, screen
 from hpresil.recipes.demo.verdicts import Batches, Verdict, bit_identical, exactly_once
+from hpresil.telemetry import story
 from hpresil.telemetry.events import Event
 from hpresil.telemetry.recovery import recoveries
+from hpresil.telemetry.report import page
+from hpresil.telemetry.story import write_injected
 
 POLL_S = 0.05
 UNDISTURBED_TIMEOUT_S = 600.0
@@ -42,11 +45,15 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Result:
-    """What the demo found; ``problems`` are reasons to fail besides the verdicts."""
+    """What the demo found.
+
+    ``problems`` are reasons to fail besides the verdicts, ``reports`` the pages to look at.
+    """
 
     verdicts: dict[str, Verdict]
     rows: list[FaultRow]
     problems: list[str]
+    reports: list[Path]
 
     def holds(self) -> bool:
         """Return whether all verdicts hold and every fault fired and was recovered from."""
@@ -73,10 +80,21 @@ def show(directory: Path, script: Script, console: Console) -> Result:
         recoveries(events, dict(conductor.faults.values())),
         {kind: worker for kind, (worker, _) in conductor.faults.items()},
     )
+    write_injected(directory / "faults", conductor.faults)
     kinds = NODE_KINDS if script.nodes > 1 else KINDS
     problems = [conductor.problem] if conductor.problem else []
     problems += [f"there was no recovery of kind {kind!r}" for kind in missing(rows, kinds)]
-    return Result(_verdicts(directory, steps), rows, problems)
+    return Result(_verdicts(directory, steps), rows, problems, _reports(directory))
+
+
+def _reports(directory: Path) -> list[Path]:
+    """Write a report of each run."""
+    written = []
+    for name in ("faults", "undisturbed"):
+        found = story.read(directory / name)
+        written.append(directory / f"{name}.html")
+        page.write(page.html(found, page.figures(found)), written[-1])
+    return written
 
 
 def _verdicts(directory: Path, steps: int) -> dict[str, Verdict]:
