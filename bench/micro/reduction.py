@@ -22,7 +22,7 @@ def rank_main(rank, size, port, arguments, pipe):
     import torch
     import torch.distributed as dist
 
-    from hpresil.comm import reduction
+    from hpresil.comm import reduction, streaming
     from hpresil.comm.group import build
     from hpresil.elastic.slots import cover, regular
 
@@ -30,7 +30,7 @@ def rank_main(rank, size, port, arguments, pipe):
     if arguments.chunk_blocks:
         reduction.CHUNK_BLOCKS = arguments.chunk_blocks
     if arguments.window:
-        reduction.WINDOW = arguments.window
+        streaming.WINDOW = arguments.window
     tcp = dist.TCPStore("127.0.0.1", port, None, is_master=False, timeout=timedelta(seconds=30))
     group = build(
         dist.PrefixStore("ours", tcp),
