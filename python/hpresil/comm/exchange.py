@@ -20,7 +20,7 @@ from hpresil.comm.group import Group
 from hpresil.comm.schedule import owned
 
 SMALL_TAGS = 1 << 30
-STATS, SQUARES, VOTE, BYTES = range(SMALL_TAGS, SMALL_TAGS + 4)
+STATS, SQUARES, VOTE, BYTES, READABLE, FOLDED = range(SMALL_TAGS, SMALL_TAGS + 6)
 
 
 def vote(group: Group, wishes: int = 0) -> int:

@@ -30,6 +30,7 @@ from hpresil.comm.arithmetic import BLOCK, add, plain_arithmetic, square_sums, t
 from hpresil.comm.exchange import STATS, broadcast_bytes, gather, vote
 from hpresil.comm.folding import Folding
 from hpresil.comm.group import Group
+from hpresil.comm.reading import Reading, Segments
 from hpresil.comm.schedule import Schedule, schedule
 from hpresil.comm.streaming import Streaming
 from hpresil.elastic.slots import Node
@@ -90,19 +91,26 @@ def reduce(
     _check(group, plan, nodes, out, norm_blocks)
     deadline = Deadline(group.operation_timeout_s, "the exchange of gradients")
     folding = Folding(plan, nodes, out, norm_blocks)
-    exchange = Streaming(group, plan, folding, nodes, out)
+    segments = Segments(group, plan, nodes, out)
+    exchange: Reading | Streaming | None = None
     try:
         with plain_arithmetic():
-            summed = _add_rows(gather(group, stats, STATS, deadline))
+            rows = gather(group, torch.cat([stats, segments.names()]), STATS, deadline)
+            summed = _add_rows(rows[:, : len(stats)])
             if scale_of is not None:
                 folding.divisor = scale_of(summed)
+            if segments.open(rows[:, len(stats) :], deadline):
+                exchange = Reading(group, plan, folding, segments, out)
+            else:
+                exchange = Streaming(group, plan, folding, nodes, out)
             exchange.run(deadline)
             return Reduced(tree_sum(folding.squares), summed)
     except BaseException:
         group.interrupt()  # what was sent already would meet the receives of a later call
         raise
     finally:
-        exchange.release()
+        if exchange is not None:
+            exchange.release()
 
 
 def square_sum(flats: Sequence[torch.Tensor], norm_blocks: Sequence[int]) -> float:

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import torch
 
 from hpresil.base.errors import ConfigError, UsageError
+from hpresil.comm import segments
 from hpresil.comm.arithmetic import BLOCK
 from hpresil.elastic.slots import Node, children, cover, parent
 
@@ -45,11 +46,18 @@ class Layout:
     """The flat buffers of one slot: ``dtypes[i]``, ``lengths[i]`` elements, gradients in the first
     ``norm_blocks[i]`` blocks, then ``tail`` elements (in buffer 0's dtype group for fp32, padded)."""
 
-    def __init__(self, parameters: Iterable[tuple[str, torch.nn.Parameter]], tail: dict[torch.dtype, int]):
+    def __init__(
+        self,
+        parameters: Iterable[tuple[str, torch.nn.Parameter]],
+        tail: dict[torch.dtype, int],
+        *,
+        readable: bool = False,
+    ) -> None:
         trained = [(name, p) for name, p in parameters if p.requires_grad]
         if not trained:
             raise ConfigError("none of the tracked parameters requires a gradient: there is nothing to train")
         self.device = trained[0][1].device
+        self._readable = readable and self.device.type == "cpu"
         accumulators = {accumulator(p.dtype) for _, p in trained} | {d for d, n in tail.items() if n}
         self.dtypes = [d for d in (torch.float32, torch.float64) if d in accumulators]
         used = [0] * len(self.dtypes)
@@ -67,7 +75,9 @@ class Layout:
         self.lengths = [start + n for start, n in zip(self.tail_start, tails, strict=True)]
 
     def empty(self) -> list[torch.Tensor]:
-        """Return zeroed flat buffers."""
+        """Return zeroed flat buffers; other workers of the node can read them if that was asked for."""
+        if self._readable:
+            return segments.allocate(self.dtypes, self.lengths)
         pairs = zip(self.dtypes, self.lengths, strict=True)
         return [torch.zeros(n, dtype=d, device=self.device) for d, n in pairs]
 

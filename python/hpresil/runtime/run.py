@@ -159,7 +159,8 @@ class Run:
     def _steps(self, total: int, tracked: Tracked) -> Iterator[Step]:
         config, place, engine = self.config, self._place, self._engine
         buffers = Buffers(tracked.buffers, self._patterns, config.slots)
-        gradients = Gradients(Layout(tracked.parameters, buffers.tail()), config.slots)
+        layout = Layout(tracked.parameters, buffers.tail(), readable=place.socket is not None)
+        gradients = Gradients(layout, config.slots)
         trainer = Trainer(
             engine=engine, tracked=tracked, gradients=gradients, buffers=buffers, device=self._device
         )
