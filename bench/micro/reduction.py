@@ -1,6 +1,7 @@
 """The canonical reduction beside gloo's own all-reduce, in the same processes and the same run.
 
-    python bench/micro/reduction.py [--mbytes 48] [--ranks 2,4] [--rounds 15] [--chunk-blocks N] [--window N] [--send]
+    python bench/micro/reduction.py [--mbytes 48] [--ranks 2,4] [--rounds 15] [--send] [--chunk-blocks N]
+        [--window N]
 
 Every rank holds one aligned tree node. Prints the milliseconds of a call on the
 slowest rank (median and least) and the CPU time of all ranks; the two take turns, so that noise of

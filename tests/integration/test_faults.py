@@ -265,9 +265,14 @@ def test_a_second_fault_during_recovery_does_not_show(
     assert lines(done.record) == undisturbed
 
 
-def test_a_damaged_frame_is_refused_and_copied_again(undisturbed: list[Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("section", ["parameters", "optimizer"])
+def test_a_damaged_frame_is_refused_and_copied_again(
+    section: str, undisturbed: list[Any], tmp_path: Path
+) -> None:
+    """Whether that is seen before the newcomer computes, or while it does."""
     faults = [fault("slot.begin", "kill", rank=1, step=5)]
-    done = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, "--damage", nproc=2, spares=1, faults=faults)
+    flags = ("--steps", STEPS, "--damage", section)
+    done = job.run(tmp_path / "j", SCRIPT, *flags, nproc=2, spares=1, faults=faults)
     assert done.status == 0, done.output
     assert (tmp_path / "j" / "damaged").exists(), "the frame was damaged"
     assert lines(done.record) == undisturbed

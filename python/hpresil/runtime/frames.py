@@ -12,6 +12,7 @@ import threading
 from collections.abc import Sequence
 
 from hpresil.native import Mapping
+from hpresil.snapshot.layout import HEADER_BYTES
 
 
 class Frames:
@@ -39,6 +40,10 @@ class Frames:
                 # The old mapping goes when the last view into it does.
                 mapping = self._mappings[number] = Mapping(fd, os.fstat(fd).st_size, populate=True)
             return mapping
+
+    def there(self, number: int) -> Mapping | None:
+        """Return the mapping of a frame that has memory, None for one that has not."""
+        return self.mapped(number) if os.fstat(self._fds[number]).st_size >= HEADER_BYTES else None
 
     def warm(self, nbytes: int) -> None:
         """Map all frames for states of ``nbytes``."""

@@ -15,6 +15,7 @@ import torch
 from hpresil import native
 from hpresil.base.errors import NativeError, TransferFailed
 from hpresil.snapshot import layout
+from hpresil.snapshot.values import dtype_named
 
 
 def map_file(fd: int, *, writable: bool) -> native.Mapping:
@@ -37,6 +38,11 @@ def as_tensor(mapping: native.Mapping) -> torch.Tensor:
     window = window.from_address(mapping.address)
     window.keeps = memoryview(mapping)
     return torch.frombuffer(window, dtype=torch.uint8)
+
+
+def view_of(base: torch.Tensor, row: layout.Row) -> torch.Tensor:
+    """Return the tensor of a manifest's row in the frame that ``base`` is the bytes of."""
+    return base[row.offset : row.offset + row.nbytes].view(dtype_named(row.dtype)).view(row.shape)
 
 
 def is_plain(tensor: torch.Tensor) -> bool:

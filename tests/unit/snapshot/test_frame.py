@@ -11,7 +11,7 @@ from torch import nn
 
 from hpresil import native
 from hpresil.base.errors import Refused, StateTorn, TransferFailed
-from hpresil.snapshot import frame, layout
+from hpresil.snapshot import filling, frame, layout
 from hpresil.snapshot.state import SECTIONS
 from hpresil.snapshot.tracked import Tracked
 
@@ -67,8 +67,8 @@ def filled(memory):
     """A training and a sealed frame of it."""
     tracked = training()
     state = tracked.capture()
-    made = memory(frame.size(state))
-    frame.fill(made.mapping, state, version=7, generation=3)
+    made = memory(filling.size(state))
+    filling.fill(made.mapping, state, version=7, generation=3)
     return tracked, made
 
 
@@ -132,7 +132,7 @@ def test_restoring_counts_as_a_change_of_every_tensor(filled):
 def test_a_frame_may_be_filled_again(filled):
     _, memory = filled
     newer = training(seed=2, steps=3)
-    frame.fill(memory.fd, newer.capture(), version=8, generation=3)
+    filling.fill(memory.fd, newer.capture(), version=8, generation=3)
     version, state = frame.read(memory.fd)
     assert (version, state.digest()) == (8, newer.digest())
 
@@ -155,7 +155,7 @@ def test_a_frame_too_small_is_refused_before_anything_is_written(memory, missing
     with pytest.raises(
         TransferFailed, match=f"needs a frame of {needed} bytes, this one has {needed - missing}"
     ):
-        frame.fill(small.mapping, state, version=1)
+        filling.fill(small.mapping, state, version=1)
     assert small.bytes_at(0, 8192) == b"\x01" * 8192
 
 
@@ -163,7 +163,7 @@ def test_a_frame_has_room_for_values_that_grow():
     tracked = training()
     before = tracked.capture()
     tracked.optimizers["optimizer"].param_groups[0]["note"] = "x" * 1000
-    assert layout.plan(tracked.capture()).frame_bytes <= frame.size(before)
+    assert layout.plan(tracked.capture()).frame_bytes <= filling.size(before)
 
 
 @pytest.mark.parametrize(
@@ -186,8 +186,8 @@ def test_a_foreign_frame(filled):
 
 def test_a_frame_of_another_format(filled):
     _, memory = filled
-    memory.put(8, b"\x02")
-    with pytest.raises(TransferFailed, match="has format 2, this hpresil reads 1"):
+    memory.put(8, b"\x03")
+    with pytest.raises(TransferFailed, match="has format 3, this hpresil reads 2"):
         frame.read(memory.fd)
 
 
@@ -206,9 +206,9 @@ def test_a_frame_whose_writer_died_half_way_is_not_sealed(filled, monkeypatch):
         native.copy_many(pairs[: len(pairs) // 2], threads)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(frame, "native", _Patched(copy_many=die))
+    monkeypatch.setattr(filling, "native", _Patched(copy_many=die))
     with pytest.raises(KeyboardInterrupt):
-        frame.fill(memory.mapping, training(seed=3).capture(), version=8)
+        filling.fill(memory.mapping, training(seed=3).capture(), version=8)
     monkeypatch.undo()
     with pytest.raises(TransferFailed, match="is not sealed"):
         frame.read(memory.fd)
@@ -283,7 +283,7 @@ def test_a_frame_refilled_while_it_is_read_is_noticed(filled):
     tracked, memory = filled
     opened = frame.Frame(memory.fd)
     restoration = training(seed=1).prepare(opened.state)
-    frame.fill(memory.mapping, tracked.capture(), version=7, generation=3)
+    filling.fill(memory.mapping, tracked.capture(), version=7, generation=3)
     with pytest.raises(StateTorn, match="was overwritten while it was read"):
         opened.copy(restoration, "parameters")
 
