@@ -59,7 +59,10 @@ class Newcomer:
         engine.stamp("restoring")
         failpoints.hit("restore.begin", **{**where, "step": version})
         try:
-            copy = _Copy(self._frames.mapped(number), self._trainer.tracked, version, self._threads)
+            mapping = self._frames.filled(number)
+            if mapping is None:
+                raise TransferFailed(f"frame {number} is empty")
+            copy = _Copy(mapping, self._trainer.tracked, version, self._threads)
             copy.begin()
         except (TransferFailed, OSError) as error:
             self._failed(generation, error)
@@ -93,7 +96,7 @@ class Newcomer:
             if ready is not None:
                 return ready.frame
             for number in range(len(self._frames)):
-                mapping = self._frames.there(number)
+                mapping = self._frames.filled(number)
                 if mapping is not None and holds(mapping, version, generation, EARLY):
                     return number
             deadline.check()

@@ -62,5 +62,14 @@ def set_seal(memory: memoryview, word: int) -> None:
 
 def previous_fills(memory: memoryview) -> int:
     """Return how often this memory was filled, 0 if it never was."""
+    return _field(memory, 6)
+
+
+def claimed_bytes(memory: memoryview) -> int:
+    """Return the size of the frame as its header has it, which is not verified; 0 without a header."""
+    return _field(memory, 5)
+
+
+def _field(memory: memoryview, place: int) -> int:
     fixed = layout.FIXED.unpack_from(memory)
-    return int(fixed[6]) if fixed[0] == layout.MAGIC and fixed[1] == layout.FORMAT else 0
+    return int(fixed[place]) if fixed[0] == layout.MAGIC and fixed[1] == layout.FORMAT else 0
