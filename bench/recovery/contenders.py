@@ -32,20 +32,22 @@ class Failed(RuntimeError):
     """A run did not do what it was asked to."""
 
 
-def ddp(directory: Path, *, steps: int) -> Figures:
+def ddp(directory: Path, *, workers: int, steps: int) -> Figures:
     """Run plain DistributedDataParallel without a fault."""
     directory.mkdir(parents=True)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", str(workload.RANKS), str(HERE / "train_ddp.py")]
+    command += ["--nproc-per-node", str(workers), str(HERE / "train_ddp.py")]
     _run([*command, "--out", str(directory), "--steps", str(steps)], directory, {})
     return _healthy(directory, range(WARM_UP_STEPS, steps))
 
 
-def hpresil(directory: Path, *, steps: int, kill_step: int, kill_at: str, resident_gib: float) -> Figures:
+def hpresil(
+    directory: Path, *, workers: int, steps: int, kill_step: int, kill_at: str, resident_gib: float
+) -> Figures:
     """Run hpresil with a spare and one SIGKILL."""
     directory.mkdir(parents=True)
     command = [sys.executable, "-m", "hpresil.cli.main", "run", "--run-dir", str(directory / "run")]
-    command += ["--nproc-per-node", str(workload.RANKS), "--spares", "1", "--slots", str(workload.RANKS)]
+    command += ["--nproc-per-node", str(workers), "--spares", "1", "--slots", str(workers)]
     command += [str(HERE / "train_hpresil.py"), "--out", str(directory), "--steps", str(steps)]
     command += ["--resident", str(resident_gib)]
     environment = {}

@@ -78,8 +78,8 @@ def markdown(result: dict[str, Any]) -> str:
     lines = [
         "# Recovery latency",
         "",
-        f"50.4 M parameters, Adam, 604 MB of state, 2 workers and 1 spare; SIGKILL of rank 1 at step "
-        f"{setup['kill_step']} ({setup['kill_at']}), {setup['resident']:g} GiB more in that worker.",
+        f"50.4 M parameters, Adam, 604 MB of state, {setup['workers']} workers and 1 spare; SIGKILL of rank "
+        f"1 at step {setup['kill_step']} ({setup['kill_at']}), {setup['resident']:g} GiB more in it.",
         f"Medians of {setup['repeats']} runs, plain DDP and hpresil taking turns.",
         "",
         f"* {result['date']}, commit {result['commit']}",

@@ -1,6 +1,6 @@
 """Recovery latency and the price of being protected, on the workload that the peers were measured with.
 
-    .venv/bin/python bench/recovery/run.py [--repeats 3] [--kill-at WHERE] [--resident GIB]
+    .venv/bin/python bench/recovery/run.py [--repeats 3] [--workers 2] [--kill-at WHERE] [--resident GIB]
 
 Plain DDP without a fault and hpresil with one SIGKILL take turns, so that both see the same machine.
 Results go to ``bench/results/``: everything as JSON, the medians as a Markdown table. WHERE rank 1 dies:
@@ -28,6 +28,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--steps", type=int, default=36)
     parser.add_argument("--kill-step", type=int, default=25)
     parser.add_argument("--kill-at", choices=("forward", "slot.end", "reduce.begin"), default="forward")
@@ -37,7 +38,8 @@ def main() -> int:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hpresil-bench-") as scratch:
         runs = [measure(args, (args.keep or Path(scratch)) / str(n)) for n in range(args.repeats)]
-    setup = {name: getattr(args, name) for name in ("repeats", "steps", "kill_step", "kill_at", "resident")}
+    names = ("workers", "repeats", "steps", "kill_step", "kill_at", "resident")
+    setup = {name: getattr(args, name) for name in names}
     result = {
         "date": report.today(),
         "commit": report.commit(contenders.ROOT),
@@ -49,7 +51,8 @@ def main() -> int:
         "runs": runs,
     }
     ballast = f"-{args.resident:g}gib" if args.resident else ""
-    name = f"recovery-{result['date'][:10]}-{args.kill_at.replace('.', '-')}{ballast}"
+    size = f"-{args.workers}-workers" if args.workers != 2 else ""
+    name = f"recovery-{result['date'][:10]}-{args.kill_at.replace('.', '-')}{size}{ballast}"
     page = report.write(result, args.results, name)
     print(page.read_text())
     print(f"written to {page}")
@@ -59,10 +62,11 @@ def main() -> int:
 def measure(args: argparse.Namespace, directory: Path) -> dict[str, Any]:
     """Run both contenders once."""
     load = [round(os.getloadavg()[0], 1)]
-    theirs = contenders.ddp(directory / "ddp", steps=args.kill_step)
+    theirs = contenders.ddp(directory / "ddp", workers=args.workers, steps=args.kill_step)
     load.append(round(os.getloadavg()[0], 1))
     ours = contenders.hpresil(
         directory / "hpresil",
+        workers=args.workers,
         steps=args.steps,
         kill_step=args.kill_step,
         kill_at=args.kill_at,

@@ -1,4 +1,4 @@
-"""The workload under hpresil: one slot of a DDP rank's batch for each of two workers.
+"""The workload under hpresil: one slot of a DDP rank's batch for each worker.
 
 hpresil run --nproc-per-node 2 --spares 1 --slots 2 \\
     bench/recovery/train_hpresil.py --out DIR --steps 40 [--kill-step 25]

@@ -21,7 +21,6 @@ import torch
 from torch import nn
 
 WIDTH, LAYERS, BATCH = 2048, 12, 4
-RANKS = 2
 LEARNING_RATE = 1e-4
 KILLED_RANK = 1
 

@@ -265,11 +265,32 @@ def test_a_second_fault_during_recovery_does_not_show(
     assert lines(done.record) == undisturbed
 
 
-def test_a_damaged_frame_is_refused_and_copied_again(undisturbed: list[Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("section", ["parameters", "optimizer"])
+def test_a_damaged_frame_is_refused_and_copied_again(
+    section: str, undisturbed: list[Any], tmp_path: Path
+) -> None:
+    """Whether that is seen before the newcomer computes, or while it does."""
     faults = [fault("slot.begin", "kill", rank=1, step=5)]
-    done = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, "--damage", nproc=2, spares=1, faults=faults)
+    flags = ("--steps", STEPS, "--damage", section)
+    done = job.run(tmp_path / "j", SCRIPT, *flags, nproc=2, spares=1, faults=faults)
     assert done.status == 0, done.output
     assert (tmp_path / "j" / "damaged").exists(), "the frame was damaged"
+    assert "could not copy the state" in done.output
+    assert lines(done.record) == undisturbed
+
+
+@pytest.mark.parametrize("victim", ["newcomer", "source"])
+def test_a_second_fault_while_a_state_arrives_does_not_show(
+    victim: str, undisturbed: list[Any], tmp_path: Path
+) -> None:
+    """The newcomer computes with version 5 and does not have all of it yet."""
+    slow = {"id": "slow", "point": "restore.rest", "action": "sleep", "seconds": 1.0, "step": 5}
+    second = {"id": "second", "action": "kill", "point": "slot.end" if victim == "newcomer" else "serve.end"}
+    where = {"worker": 3, "step": 5} if victim == "newcomer" else {"from_step": 5}
+    faults = [fault("slot.begin", "kill", rank=1, step=5), slow, {**second, **where}]
+    done = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, nproc=3, spares=1, faults=faults)
+    assert done.status == 0, done.output
+    assert {"slow", "second"} <= set(done.fired)
     assert lines(done.record) == undisturbed
 
 

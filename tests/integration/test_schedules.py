@@ -24,7 +24,8 @@ STEP_POINTS = (
     "block.end", "step.begin",
 )  # fmt: skip
 RECOVERY_POINTS = (
-    "regroup.view", "regroup.group", "restore.begin", "restore.end", "serve.begin", "serve.end",
+    "regroup.view", "regroup.group", "restore.begin", "restore.rest", "restore.end", "serve.begin",
+    "serve.end",
 )  # fmt: skip
 USER_POINTS = ("slot.begin", "slot.end", "apply.end")
 

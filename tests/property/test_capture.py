@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from hpresil import native
 from hpresil.checkpoint import saved
-from hpresil.snapshot import frame
+from hpresil.snapshot import filling, frame
 from hpresil.snapshot.tracked import Tracked
 from hpresil.snapshot.values import decode, encode
 
@@ -118,9 +118,9 @@ def objects(buffers, blank):
 def test_any_tensors_travel_through_a_frame(buffers):
     source, target = objects(buffers, False), objects(buffers, True)
     state = source.capture()
-    fd = native.memfd("frame", frame.size(state))
+    fd = native.memfd("frame", filling.size(state))
     try:
-        frame.fill(fd, state, version=5, threads=2)
+        filling.fill(fd, state, version=5, threads=2)
         assert frame.restore(fd, target, version=5) == (5, state.nbytes)
     finally:
         os.close(fd)

@@ -9,7 +9,7 @@ import time
 import torch
 
 from hpresil.base.errors import PeerLost
-from hpresil.comm import reduction
+from hpresil.comm import reduction, segments
 from hpresil.comm.exchange import broadcast_bytes, vote
 from hpresil.comm.group import parked
 from hpresil.comm.reduction import reduce
@@ -18,18 +18,41 @@ from hpresil.native import Page
 from reduction_case import BLOCK, digest, tensors
 
 
-def reduce_case(here, case, carried, rank, generation, chunk_blocks=None, flush=False):
-    """Runs in a rank's process: one reduction, in a group that is built when its generation is new."""
+def buffers(case, readable):
+    """Return flat tensors for one gradient, full of sevens; in a segment if ``readable``."""
+    dtypes, lengths = (torch.float32, torch.float64), [n * BLOCK for n in case.blocks]
+    if not readable:
+        return [torch.full((n,), 7.0, dtype=d) for n, d in zip(lengths, dtypes, strict=True)]
+    flats = segments.allocate(dtypes, lengths)
+    for flat in flats:
+        flat.fill_(7.0)
+    return flats
+
+
+def contributed(case, carried, readable):
+    """Return the nodes of a rank; in segments if ``readable``."""
+    nodes = tensors(case, carried)
+    for node, flats in nodes.items() if readable else ():
+        nodes[node] = buffers(case, readable=True)
+        for into, flat in zip(nodes[node], flats, strict=True):
+            into.copy_(flat)
+    return nodes
+
+
+def reduce_case(here, case, carried, rank, generation, chunk_blocks=None, flush=False, readable=False):
+    """Runs in a rank's process: one reduction, in a group that is built when its generation is new.
+
+    Returns its answer and whether it was sent through sockets.
+    """
     if here.group is None or here.group.generation != generation:
         if here.group is not None:
             assert here.group.close(2.0)
         here.build(generation, rank, len(carried))
-    nodes = tensors(case, carried[rank])
+    nodes, out = contributed(case, carried[rank], readable), buffers(case, readable)
     before = [digest(flat.numpy()) for own in nodes.values() for flat in own]
-    out = [
-        torch.full((n * BLOCK,), 7.0, dtype=t)
-        for n, t in zip(case.blocks, (torch.float32, torch.float64), strict=True)
-    ]
+    sent = []
+    streaming = reduction.Streaming
+    reduction.Streaming = lambda *arguments: sent.append(True) or streaming(*arguments)
     reduction.CHUNK_BLOCKS = chunk_blocks or 64
     torch.set_flush_denormal(flush)
     try:
@@ -46,9 +69,11 @@ def reduce_case(here, case, carried, rank, generation, chunk_blocks=None, flush=
         still = float("2.2250738585072014e-308") * 0.5 == 0.0
     finally:
         torch.set_flush_denormal(False)
+        reduction.Streaming = streaming
     assert still == flush, "the thread's flush-denormal mode changed"
     assert before == [digest(flat.numpy()) for own in nodes.values() for flat in own], "a node was written"
-    return [digest(flat.numpy()) for flat in out], reduced.square_sum.hex(), reduced.stats.tolist()
+    answer = [digest(flat.numpy()) for flat in out], reduced.square_sum.hex(), reduced.stats.tolist()
+    return answer, bool(sent)
 
 
 def vote_here(here, rank, size, generation, wishes):

@@ -93,6 +93,8 @@ class Model:
                 yield from self.crash(world, w)
                 if s.phase == "committing" and len(world.members) > 1:
                     yield self.discard(world, w, s)
+                if s.phase == "arriving" and s.promised == world.generation:
+                    yield self.damage(world, w, s)
             yield from self.deliver(world, w, s)
             yield from self.act(world, w, s)
         yield from self.regroup(world)
@@ -117,6 +119,20 @@ class Model:
         world = self.said(replace(world, workers=put(world.workers, w, s2)), w, said)
         return replace(
             world,
+            faults=world.faults + 1,
+            generation=world.generation + 1,
+            views=(*world.views, world.members),
+            reports=frozenset(),
+            decision=None,
+        )
+
+    def damage(self, world: World, w: int, s: sm.StepState) -> World:
+        """The rest of a state could not be copied: a new generation with the same members."""
+        failed = sm.arrival_failed(s, s.promised)
+        assert failed.phase == "empty"
+        return replace(
+            world,
+            workers=put(world.workers, w, failed),
             faults=world.faults + 1,
             generation=world.generation + 1,
             views=(*world.views, world.members),
@@ -162,6 +178,12 @@ class Model:
                 s2 = self.rules.vote_counted(s, generation)
                 if s2 != s:
                     yield replace(world, workers=put(world.workers, w, s2))
+        # Only while somebody has that version: if its source is lost, a new view follows.
+        sources = [x for x in world.workers if x is not None and x.held == s.version]
+        if s.phase == "arriving" and s.promised == world.generation and sources:
+            yield replace(world, workers=put(world.workers, w, sm.state_arrived(s, s.promised)))
+        if s.version >= self.final and s.phase == "arriving":
+            return
         if s.version >= self.final and s.phase == "computing":
             if not s.finished:
                 yield replace(world, workers=put(world.workers, w, sm.loop_finished(s)))
@@ -178,8 +200,11 @@ class Model:
         elif isinstance(action, sm.CopyState):
             source = world.workers[action.source]
             if source is not None and source.version == action.version and source.phase != "committing":
-                s2 = sm.state_installed(s, action.generation, action.version)
-                yield replace(world, workers=put(world.workers, w, s2))
+                assert source.phase != "arriving", f"a state is copied from one that is not whole: {world}"
+                whole = sm.state_installed(s, action.generation, action.version)
+                part = sm.computable(s, action.generation, action.version)
+                for s2 in (whole, part):
+                    yield replace(world, workers=put(world.workers, w, s2))
 
     def reduce(self, world: World, w: int, s: sm.StepState, generation: int) -> Iterator[World]:
         mine = (generation, s.version, w)

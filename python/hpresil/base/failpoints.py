@@ -40,6 +40,7 @@ POINTS = (
     "regroup.view",  # a newer view was installed, not reported yet
     "regroup.group",  # before the process group of a new generation is built
     "restore.begin",  # a newcomer is about to copy state
+    "restore.rest",  # a newcomer can compute, the rest of its state is about to be copied
     "restore.end",  # a newcomer has copied state
     "serve.begin",  # a source is about to copy its state out
     "serve.end",  # a source has sealed the frame

@@ -14,10 +14,13 @@ from typing import Any
 import torch
 
 from hpresil.base.deadline import Deadline
+from hpresil.comm.arithmetic import BLOCK
+from hpresil.comm.folding import Folding
 from hpresil.comm.group import Group
+from hpresil.comm.schedule import owned
 
 SMALL_TAGS = 1 << 30
-STATS, SQUARES, VOTE, BYTES = range(SMALL_TAGS, SMALL_TAGS + 4)
+STATS, SQUARES, VOTE, BYTES, READABLE, FOLDED = range(SMALL_TAGS, SMALL_TAGS + 6)
 
 
 def vote(group: Group, wishes: int = 0) -> int:
@@ -27,16 +30,15 @@ def vote(group: Group, wishes: int = 0) -> int:
         PeerLost: Somebody did not vote.
     """
     ballot = torch.tensor([wishes], dtype=torch.int64)
-    everyone = gather(group, ballot, VOTE, "the vote")
+    everyone = gather(group, ballot, VOTE, Deadline(group.operation_timeout_s, "the vote"))
     result = 0
     for row in everyone[:, 0].tolist():
         result |= row
     return result
 
 
-def gather(group: Group, values: torch.Tensor, tag: int, what: str) -> torch.Tensor:
+def gather(group: Group, values: torch.Tensor, tag: int, deadline: Deadline) -> torch.Tensor:
     """Return the ``values`` (1-D, small, equal shapes) of all ranks as rows, in rank order."""
-    deadline = Deadline(group.operation_timeout_s, what)
     rows, works = start_gather(group, values, tag)
     finish(group, works, deadline)
     return rows
@@ -49,6 +51,23 @@ def start_gather(group: Group, values: torch.Tensor, tag: int) -> tuple[torch.Te
     works = [group.receive(rows[peer], peer, tag) for peer in others(group)]
     works += [group.send(rows[group.rank], peer, tag) for peer in others(group)]
     return rows, works
+
+
+def start_squares(group: Group, folding: Folding, out: list[torch.Tensor]) -> list[Any]:
+    """Start to exchange the sums of squares of what each rank owns of ``out``; they land in block order.
+
+    What arrives from a peer was sent after the peer had folded all that it owns.
+    """
+    squares, works = torch.from_numpy(folding.squares), []
+    for flat, like in enumerate(out):
+        shares = [owned(like.numel() // BLOCK, rank, group.size) for rank in range(group.size)]
+        places = [squares[folding.places(flat, *share)] for share in shares]
+        for peer in others(group):
+            if len(places[peer]):
+                works.append(group.receive(places[peer], peer, SQUARES))
+            if len(places[group.rank]):
+                works.append(group.send(places[group.rank], peer, SQUARES))
+    return works
 
 
 def broadcast_bytes(group: Group, values: torch.Tensor, root: int) -> None:

@@ -65,6 +65,11 @@ class Group:
 
     Made by `build`. Tags of `send` and `receive` pair them up between two ranks; the same tag may
     be used again, then the order of the calls pairs them.
+
+    Attributes:
+        interrupted: Every pending and future operation fails.
+        readable: Segments of ranks that all members have found readable.
+        sends: Some member could not read a segment, so gradients are sent.
     """
 
     def __init__(
@@ -81,6 +86,8 @@ class Group:
         self.generation, self.rank, self.size = generation, rank, size
         self.operation_timeout_s = operation_timeout_s
         self.interrupted = False
+        self.readable: set[tuple[int, tuple[int, ...]]] = set()
+        self.sends = False
         self._backend, self._connections, self._page = backend, connections, page
         if page is not None and connections is not None:
             try:

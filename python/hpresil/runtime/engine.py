@@ -67,10 +67,14 @@ class Engine:
         """Take one message from the agent. Called on the control thread, in order of arrival."""
         try:
             self._handle(message)
-        except Exception as error:  # the control thread must live on; the training thread raises it
-            with self.changed:
-                self._fatal = error
-                self.changed.notify_all()
+        except Exception as error:  # the control thread must live on
+            self.fail(error)
+
+    def fail(self, error: Exception) -> None:
+        """Something failed beside the training thread, which will raise it."""
+        with self.changed:
+            self._fatal = error
+            self.changed.notify_all()
 
     def _handle(self, message: m.ToWorker) -> None:
         match message:

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Sequence
 
 from hpresil.native import Mapping
+from hpresil.snapshot.layout import HEADER_BYTES
+from hpresil.snapshot.memory import claimed_bytes
 
 
 class Frames:
@@ -25,8 +27,11 @@ class Frames:
     def __len__(self) -> int:
         return len(self._fds)
 
-    def mapped(self, number: int, nbytes: int = 0) -> Mapping:
-        """Return a writable mapping of the whole frame, which is grown to ``nbytes`` if it is smaller.
+    def mapped(self, number: int, nbytes: int) -> Mapping:
+        """Return a writable mapping of at least ``nbytes`` of a frame, which grows if it is smaller.
+
+        One that is large enough is kept although the file has grown since: sizes announced by different
+        workers differ by a few bytes.
 
         Raises:
             OSError: There is not enough memory.
@@ -35,10 +40,20 @@ class Frames:
         with self._lock:
             make_room(fd, nbytes)
             mapping = self._mappings.get(number)
-            if mapping is None or mapping.nbytes < os.fstat(fd).st_size:
+            if mapping is None or mapping.nbytes < nbytes:
                 # The old mapping goes when the last view into it does.
                 mapping = self._mappings[number] = Mapping(fd, os.fstat(fd).st_size, populate=True)
             return mapping
+
+    def filled(self, number: int) -> Mapping | None:
+        """Return a mapping of all that the header of a frame speaks of, None if there is no header."""
+        size = os.fstat(self._fds[number]).st_size
+        if size < HEADER_BYTES:
+            return None
+        mapping = self.mapped(number, HEADER_BYTES)
+        with memoryview(mapping) as memory:
+            nbytes = claimed_bytes(memory)
+        return mapping if nbytes <= mapping.nbytes else self.mapped(number, min(nbytes, size))
 
     def warm(self, nbytes: int) -> None:
         """Map all frames for states of ``nbytes``."""
@@ -47,8 +62,11 @@ class Frames:
 
 
 def make_room(fd: int, nbytes: int) -> None:
-    """Grow a memory file that is smaller than ``nbytes``; it cannot shrink."""
+    """Grow a memory file that is smaller than ``nbytes``.
+
+    The agent and all workers do so at the same time: never with `ftruncate`, which is refused where it
+    would shrink what another process has just made larger.
+    """
     have = os.fstat(fd).st_size
     if have < nbytes:
-        os.ftruncate(fd, nbytes)
         os.posix_fallocate(fd, have, nbytes - have)

@@ -4,8 +4,9 @@ The problem: the sum over slots must have the same bits whichever rank carries w
 of finished slots must survive a change of members, and user code must still find ``p.grad``.
 
 The design: one flat buffer a tree node (and accumulation dtype: fp64 for fp64 parameters, else
-fp32). During a slot ``p.grad`` is a view of that slot's buffer in the parameter's own strides; for
-parameters of other dtypes the gradient is added into the buffer after each backward. A finished slot
+fp32). A parameter's first gradient in a slot is copied into that slot's buffer as soon as backward has
+made it; then ``p.grad`` is a view there in the parameter's own strides, to which later microbatches add. For
+parameters of other dtypes each gradient is added. What lies between parameters stays zero. A finished slot
 folds with its sibling as soon as both are there, in the canonical tree (`hpresil.elastic.slots`).
 Behind the gradients every buffer has a region for module buffers that are averaged or summed.
 
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 import torch
 
 from hpresil.base.errors import ConfigError, UsageError
+from hpresil.comm import segments
 from hpresil.comm.arithmetic import BLOCK
 from hpresil.elastic.slots import Node, children, cover, parent
 
@@ -45,11 +47,18 @@ class Layout:
     """The flat buffers of one slot: ``dtypes[i]``, ``lengths[i]`` elements, gradients in the first
     ``norm_blocks[i]`` blocks, then ``tail`` elements (in buffer 0's dtype group for fp32, padded)."""
 
-    def __init__(self, parameters: Iterable[tuple[str, torch.nn.Parameter]], tail: dict[torch.dtype, int]):
+    def __init__(
+        self,
+        parameters: Iterable[tuple[str, torch.nn.Parameter]],
+        tail: dict[torch.dtype, int],
+        *,
+        readable: bool = False,
+    ) -> None:
         trained = [(name, p) for name, p in parameters if p.requires_grad]
         if not trained:
             raise ConfigError("none of the tracked parameters requires a gradient: there is nothing to train")
         self.device = trained[0][1].device
+        self._readable = readable and self.device.type == "cpu"
         accumulators = {accumulator(p.dtype) for _, p in trained} | {d for d, n in tail.items() if n}
         self.dtypes = [d for d in (torch.float32, torch.float64) if d in accumulators]
         used = [0] * len(self.dtypes)
@@ -67,7 +76,9 @@ class Layout:
         self.lengths = [start + n for start, n in zip(self.tail_start, tails, strict=True)]
 
     def empty(self) -> list[torch.Tensor]:
-        """Return zeroed flat buffers."""
+        """Return zeroed flat buffers; other workers of the node can read them if that was asked for."""
+        if self._readable:
+            return segments.allocate(self.dtypes, self.lengths)
         pairs = zip(self.dtypes, self.lengths, strict=True)
         return [torch.zeros(n, dtype=d, device=self.device) for d, n in pairs]
 
@@ -118,7 +129,7 @@ class Gradients:
     # ------------------------------------------------------------------ one slot
 
     def open_slot(self, slot: int) -> None:
-        """Make zeroed buffers the target of backward."""
+        """Make a buffer the target of backward. What is in it counts for nothing."""
         flats = self._take()
         self._open = (slot, flats)
         self._slot_used = [False] * len(self.layout.places)
@@ -126,43 +137,53 @@ class Gradients:
         self.attach()
 
     def attach(self) -> None:
-        """Point ``p.grad`` at the open slot again, also where the user's `zero_grad` detached it."""
-        for place, view in zip(self.layout.places, self._views, strict=True):
-            if place.direct:
-                if place.parameter.grad is not view:
-                    place.parameter.grad = view
-            else:
-                place.parameter.grad = None
+        """Make ``p.grad`` what backward is to add to, also where the user's `zero_grad` detached it.
+
+        That is nothing before a parameter's first gradient: autograd then leaves its own tensor, which is
+        copied instead of added to zeros.
+        """
+        for place, view, used in zip(self.layout.places, self._views, self._slot_used, strict=True):
+            target = view if place.direct and used else None
+            if place.parameter.grad is not target:
+                place.parameter.grad = target
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Run backward and collect what it left outside of the buffers."""
+        """Run backward; every gradient goes into the buffer."""
         self.attach()
         self._inside = True
         try:
             loss.backward()  # type: ignore[no-untyped-call]
         finally:
             self._inside = False
-        for index, (place, view) in enumerate(zip(self.layout.places, self._views, strict=True)):
-            grad = place.parameter.grad
-            if place.direct:
-                if grad is not view and grad is not None:
-                    self._absorb(index, place, view, grad)
-            elif grad is not None:
-                view.add_(grad)
-                place.parameter.grad = None
 
-    def _absorb(self, index: int, place: Place, view: torch.Tensor, grad: torch.Tensor) -> None:
+    @torch.no_grad()
+    def _take_over(self, index: int) -> None:
+        """Backward left a gradient of its own: move it to where it belongs."""
+        place, view = self.layout.places[index], self._views[index]
+        grad = place.parameter.grad
+        assert grad is not None
         if grad.is_sparse:
             raise UsageError(
                 f"parameter {place.name} has a sparse gradient: build its embedding with sparse=False"
             )
-        view.add_(grad)
-        place.parameter.grad = view
+        if self._slot_used[index]:
+            view.add_(grad)
+        else:
+            view.copy_(grad)
+        place.parameter.grad = view if place.direct else None
+
+    @torch.no_grad()
+    def fill_unused(self) -> None:
+        """The last backward of the open slot is done: what it did not reach is zero."""
+        for view, used in zip(self._views, self._slot_used, strict=True):
+            if not used:
+                view.zero_()
 
     def close_slot(self) -> int:
         """The slot's gradient is complete: fold it. Returns the slot."""
         assert self._open is not None
         slot, flats = self._open
+        self.fill_unused()
         self._open = None
         self.used = [a or b for a, b in zip(self.used, self._slot_used, strict=True)]
         self.nodes[Node(0, slot)] = flats
@@ -244,12 +265,7 @@ class Gradients:
         self.used = [False] * len(self.layout.places)
 
     def _take(self) -> list[torch.Tensor]:
-        if not self._pool:
-            return self.layout.empty()
-        flats = self._pool.pop()
-        for flat in flats:
-            flat.zero_()
-        return flats
+        return self._pool.pop() if self._pool else self.layout.empty()
 
     def _on_gradient(self, index: int) -> Callable[[torch.Tensor], None]:
         def note(parameter: torch.Tensor) -> None:
@@ -260,6 +276,8 @@ class Gradients:
                     f"parameter {self.layout.places[index].name} got a gradient outside of step.backward: "
                     "call step.backward(loss) instead of loss.backward()"
                 )
+            if parameter.grad is not self._views[index]:
+                self._take_over(index)
             self._slot_used[index] = True
 
         return note

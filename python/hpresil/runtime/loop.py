@@ -10,17 +10,16 @@ from collections.abc import Iterator
 
 from hpresil.base import failpoints, spans
 from hpresil.base.deadline import Deadline
-from hpresil.base.errors import Refused, TransferFailed
+from hpresil.base.errors import Refused
 from hpresil.checkpoint import saved
 from hpresil.membership import messages as m
 from hpresil.runtime import step_machine as sm
 from hpresil.runtime.engine import BEAT_S
 from hpresil.runtime.failure import Failures
-from hpresil.runtime.frames import Frames
+from hpresil.runtime.newcomer import Newcomer
 from hpresil.runtime.serving import Server
 from hpresil.runtime.step import DryStep, Step
 from hpresil.runtime.trainer import Trainer
-from hpresil.snapshot import frame
 
 
 class Loop:
@@ -32,13 +31,15 @@ class Loop:
         server: Server,
         *,
         facts: dict[str, str],
-        frames: Frames,
+        newcomer: Newcomer,
         resume: str | None,
     ) -> None:
         self._trainer, self._server = trainer, server
         self._engine = trainer.engine
         self._failures = Failures(trainer)
-        self._facts, self._frames, self._resume = facts, frames, resume
+        self._newcomer = newcomer
+        self._facts, self._resume = facts, resume
+        self._index = 0
         self._rehearsed = False
         self._said_finished = -1
 
@@ -59,13 +60,13 @@ class Loop:
             if turn == "rehearse":
                 yield from self._rehearse()
             elif turn == "copy":
-                self._copy_state()
+                self._newcomer.copy_state()
             else:
                 if announcements:
                     # Optimizer state appears with the first commit: the second look is the one that lasts.
                     announcements -= 1
                     self._server.announce()
-                yield Step(self._trainer, self._failures, self._engine.state.version)
+                yield Step(self._trainer, self._failures, self._index)
         self._leave()
 
     def _join(self) -> None:
@@ -128,8 +129,18 @@ class Loop:
         if state.phase == "empty":
             return "copy" if state.source is not None else None
         if state.version >= total or state.finished:
+            if state.phase == "arriving":
+                return None
             return "finish" if self._said_finished < state.decided else None
+        self._index = state.version  # now: a newer view may take a state away that is still arriving
         return "step"
+
+    def await_state(self) -> None:
+        """Wait until this worker's state is whole, or was given up."""
+        engine = self._engine
+        engine.wait_until(
+            lambda: engine.state.phase != "arriving", engine.config.outside_timeout_s, "the rest of the state"
+        )
 
     # ------------------------------------------------------------------ spares and newcomers
 
@@ -148,56 +159,6 @@ class Loop:
         self._server.announce()
         self._engine.stamp("standby")
         self._engine.send(m.Ready(facts=self._facts, version=-1, pristine=False))
-
-    def _copy_state(self) -> None:
-        """Copy the version that the decision names out of the agent's frame."""
-        engine = self._engine
-        state = engine.state
-        generation, version = state.decided, state.target
-        engine.stamp("waiting")
-        with spans.span("wait"):
-            engine.wait_until(
-                lambda: engine.state.installed > generation or self._frame_for(generation) is not None,
-                engine.config.outside_timeout_s,
-                f"version {version} for generation {generation}",
-            )
-        ready = self._frame_for(generation)
-        if ready is None or engine.state.installed > generation:
-            return
-        engine.stamp("restoring")
-        where = {"worker": engine.worker, "rank": state.rank, "step": version}
-        failpoints.hit("restore.begin", **where)
-        try:
-            with spans.span("restore") as restoring:
-                restoring.value = nbytes = self._install(ready)
-        except (TransferFailed, OSError) as error:
-            # What was written so far is no version; the machine still says "empty", so nobody uses it.
-            engine.send(m.RestoreFailed(generation=generation, frame=ready.frame, error=str(error)))
-            engine.wait_until(
-                lambda: engine.state.installed > generation, engine.config.outside_timeout_s, "another source"
-            )
-            return
-        failpoints.hit("restore.end", **where)
-        engine.change(lambda s: sm.state_installed(s, generation, version))
-        if engine.state.version != version:
-            # A newer view came meanwhile and was told that this worker has no state, so it stays. Nothing is
-            # said: the frame is sound, and the worker may have been told to read it again.
-            return
-        engine.send(m.Restored(generation=generation, version=version, state_bytes=nbytes))
-
-    def _frame_for(self, generation: int) -> m.StateReady | None:
-        ready = self._engine.frame
-        return ready if ready is not None and ready.generation == generation else None
-
-    def _install(self, ready: m.StateReady) -> int:
-        _, nbytes = frame.restore(
-            self._frames.mapped(ready.frame),
-            self._trainer.tracked,
-            version=ready.version,
-            threads=self._server.threads,
-        )
-        self._trainer.state_replaced()
-        return nbytes
 
     # ------------------------------------------------------------------ the end
 

@@ -24,6 +24,7 @@ from hpresil.runtime.frames import Frames
 from hpresil.runtime.gradients import Gradients, Layout
 from hpresil.runtime.link import AgentLink, Link, SoloLink
 from hpresil.runtime.loop import Loop
+from hpresil.runtime.newcomer import Newcomer
 from hpresil.runtime.place import caller
 from hpresil.runtime.serving import Server
 from hpresil.runtime.step import Step
@@ -165,7 +166,8 @@ class Run:
     def _steps(self, total: int, tracked: Tracked) -> Iterator[Step]:
         config, place, engine = self.config, self._place, self._engine
         buffers = Buffers(tracked.buffers, self._patterns, config.slots)
-        gradients = Gradients(Layout(tracked.parameters, buffers.tail()), config.slots)
+        layout = Layout(tracked.parameters, buffers.tail(), readable=place.socket is not None)
+        gradients = Gradients(layout, config.slots)
         trainer = Trainer(
             engine=engine, tracked=tracked, gradients=gradients, buffers=buffers, device=self._device
         )
@@ -173,10 +175,11 @@ class Run:
         frames = Frames(place.arenas)
         identity = {name: value for name, value in facts.items() if name.startswith(("config.", "state."))}
         self._server = server = Server(engine, tracked, buffers, frames, identity)
-        loop = Loop(trainer, server, facts=facts, frames=frames, resume=place.resume)
+        newcomer = Newcomer(trainer, frames, server.threads)
+        loop = Loop(trainer, server, newcomer=newcomer, facts=facts, resume=place.resume)
         self._link.start(engine.handle, engine.connection_lost)
         for step in loop.steps(total):
-            self._call_writers()
+            self._call_writers(loop)
             self._last_step = step
             yield step
 
@@ -222,9 +225,10 @@ class Run:
         self._writers.append(function)
         return function
 
-    def _call_writers(self) -> None:
+    def _call_writers(self, loop: Loop) -> None:
         is_writer = self.rank == 0
-        if is_writer and not self._was_writer:
+        if is_writer and not self._was_writer and self._writers:
+            loop.await_state()  # a writer may want to write all of it
             for function in self._writers:
                 function()
         self._was_writer = is_writer

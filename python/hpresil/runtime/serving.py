@@ -19,7 +19,7 @@ from hpresil.membership.messages import Footprint, Save, Saved, Serve, Served, S
 from hpresil.runtime.buffers import Buffers
 from hpresil.runtime.engine import Engine
 from hpresil.runtime.frames import Frames
-from hpresil.snapshot import frame
+from hpresil.snapshot import filling
 from hpresil.snapshot.state import State
 from hpresil.snapshot.tracked import Tracked
 
@@ -61,7 +61,7 @@ class Server:
         """
         if not len(self._frames):
             return
-        nbytes = frame.size(self.committed_state())
+        nbytes = filling.size(self.committed_state())
         if nbytes > self._announced:
             self._announced = nbytes + nbytes // 64  # counters and schedules grow by a few digits
             self._engine.send(footprint := Footprint(frame_bytes=self._announced))
@@ -87,14 +87,14 @@ class Server:
         failpoints.hit("serve.begin", worker=engine.worker, rank=engine.state.rank, step=request.version)
         try:
             with engine.guard.reading(engine.config.outside_timeout_s):
-                if engine.state.version != request.version:
+                if engine.state.held != request.version:
                     raise TransferFailed(
-                        f"worker {engine.worker} holds version {engine.state.version}, not {request.version}"
+                        f"worker {engine.worker} holds version {engine.state.held}, not {request.version}"
                     )
                 state = self.committed_state()
                 with spans.span("seal", generation=request.generation, value=state.nbytes):
-                    nbytes = frame.fill(
-                        self._frames.mapped(request.frame, frame.size(state)),
+                    nbytes = filling.fill(
+                        self._frames.mapped(request.frame, filling.size(state)),
                         state,
                         version=request.version,
                         generation=request.generation,
@@ -118,7 +118,7 @@ class Server:
         version = -1
         try:
             with engine.guard.reading(engine.config.outside_timeout_s):
-                version = engine.state.version
+                version = engine.state.held
                 if version < 0:
                     raise TransferFailed(f"worker {engine.worker} has no state to save")
                 path = saved.save(

@@ -3,6 +3,8 @@
 A step has a part that changes nothing and a part that cannot fail half way. For step v a worker is
 
 * ``empty``       it has no state and waits to copy one,
+* ``arriving``    it has what a gradient needs of version v and runs slots, the rest is being copied; to
+                  everybody else it has no state: it reports as empty, is no source, and does not reduce,
 * ``computing``   it runs slots; tracked state is version v and does not change,
 * ``holding``     it has the complete reduced gradient and has voted,
 * ``committing``  the vote (or a decision) allows the commit: the optimizer runs or has run, and the
@@ -17,6 +19,7 @@ The rules it keeps, checked exhaustively in ``tests/unit/runtime/test_step_model
 4. A holding worker one version behind the target applies its gradient; a holding worker at the target
    drops the reduced gradient, keeps its slots and reduces again.
 5. A worker that has finished its loop still answers views: the last version is one like any other.
+6. A worker whose state is still arriving reports none, and what it has computed is dropped.
 
 Every function takes a `StepState` and returns a new one; the caller holds a lock around them. `next_action`
 says what the training thread has to do next.
@@ -55,6 +58,11 @@ class StepState:
     def rank(self) -> int | None:
         """The worker's place in the installed view, or None."""
         return self.members.index(self.worker) if self.worker in self.members else None
+
+    @property
+    def held(self) -> int:
+        """The version that could be copied from this worker, -1 if none."""
+        return -1 if self.phase in ("empty", "arriving") else self.version
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ class ContractBroken(AssertionError):
 
 
 def _report(s: StepState) -> Next:
-    s = replace(s, promised=s.installed)
+    s = replace(_without_state(s) if s.phase == "arriving" else s, promised=s.installed)
     said = Report(
         generation=s.promised,
         version=s.version,
@@ -170,6 +178,8 @@ def next_action(s: StepState) -> Action:
     open_slots = s.assigned - s.done
     if open_slots:
         return RunSlot(min(open_slots))
+    if s.phase == "arriving":
+        return Wait(f"the rest of the state of version {s.version}")
     if s.lost == s.decided:
         return Wait(f"a new view after the group of generation {s.lost} failed")
     return ReduceGradient(s.decided)
@@ -181,7 +191,9 @@ def start_slot(s: StepState, slot: int) -> StepState:
 
 
 def finish_slot(s: StepState, slot: int) -> StepState:
-    """The gradient of ``slot`` is complete."""
+    """The gradient of ``slot`` is complete; it is worth nothing if the state it came from was given up."""
+    if slot not in s.started:
+        return s
     return replace(s, started=s.started - {slot}, done=s.done | {slot})
 
 
@@ -238,10 +250,35 @@ def state_installed(s: StepState, generation: int, version: int) -> StepState:
     return replace(s, version=version, phase="computing", source=None, started=frozenset(), done=frozenset())
 
 
+def computable(s: StepState, generation: int, version: int) -> StepState:
+    """What a gradient needs of ``version`` was installed; ignored if that generation is over."""
+    if generation != s.promised or s.phase != "empty":
+        return s
+    return replace(s, version=version, phase="arriving", source=None, started=frozenset(), done=frozenset())
+
+
+def state_arrived(s: StepState, generation: int) -> StepState:
+    """The rest of it was installed too; ignored if that generation is over."""
+    if generation != s.promised or s.phase != "arriving":
+        return s
+    return replace(s, phase="computing")
+
+
+def arrival_failed(s: StepState, generation: int) -> StepState:
+    """The rest of it could not be copied."""
+    if generation != s.promised or s.phase != "arriving":
+        return s
+    return _without_state(s)
+
+
+def _without_state(s: StepState) -> StepState:
+    none: frozenset[int] = frozenset()
+    return replace(s, version=-1, phase="empty", source=None, started=none, done=none, assigned=none)
+
+
 def state_discarded(s: StepState) -> Next:
     """The worker's own state is worth nothing any more; it will copy one."""
-    none: frozenset[int] = frozenset()
-    s = replace(s, version=-1, phase="empty", source=None, started=none, done=none, assigned=none)
+    s = _without_state(s)
     return _report(s) if s.installed > s.promised and s.rank is not None else (s, [])
 
 

@@ -152,6 +152,7 @@ class Trainer:
 
     def rehearse_gradient(self) -> None:
         """A dry step: the one slot's own gradient stands in for the reduced one."""
+        self.gradients.fill_unused()
         for out, flat in zip(self.gradients.target(), self.gradients.open_flats(), strict=True):
             out.copy_(flat)
         self.gradients.drop_slot()

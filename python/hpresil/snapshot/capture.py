@@ -46,7 +46,8 @@ class _Capture:
             check_tensor(buffer, f"buffer {name}")
             self._add(buffer, name)
         fixed = len(self._entries)
-        pieces = {"optimizers": self._optimizers(), "extra": self._extra(), "objects": self._objects()}
+        # In the order of SECTIONS, because a tensor's place in the values is its place in the list.
+        pieces = {"extra": self._extra(), "objects": self._objects(), "optimizers": self._optimizers()}
         pieces["layout"] = self._writer.piece(_layouts(self._entries[fixed:]), "layout")
         return State(self._entries, self._writer.packed(self._writer.mapping(pieces)))
 

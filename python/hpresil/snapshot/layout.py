@@ -18,7 +18,7 @@ from hpresil.snapshot.state import SECTIONS, State
 from hpresil.snapshot.values import dtype_name, dtype_named
 
 MAGIC = b"hpresilF"
-FORMAT = 1
+FORMAT = 2
 HEADER_BYTES = 4096
 TENSOR_ALIGNMENT = 64
 REGION_ALIGNMENT = 4096
@@ -71,6 +71,7 @@ class Header:
     sums_offset: int
     sums_bytes: int
     manifest_crc: int
+    complete: int  # sections that are there; the checksums of later ones are zero
     sections: list[SectionSpan]
 
     def packed(self) -> bytes:
@@ -78,7 +79,7 @@ class Header:
         fixed = FIXED.pack(
             MAGIC, FORMAT, HEADER_BYTES, self.version, self.generation, self.frame_bytes, self.fills,
             self.manifest_offset, self.manifest_bytes, self.sums_offset, self.sums_bytes,
-            self.manifest_crc, 0,
+            self.manifest_crc, self.complete,
         )  # fmt: skip
         spans = b"".join(SECTION.pack(s.offset, s.nbytes, s.tensors, s.crc) for s in self.sections)
         return (fixed + spans).ljust(SEAL_OFFSET, b"\0")
@@ -92,8 +93,10 @@ def seal_word(header_crc: int) -> int:
     return header_crc << 32 | SEAL_MARK
 
 
-def parse_header(page: bytes, size: int, crc32c: Callable[[bytes], int]) -> Header:
-    """Return the header in the first page of a frame of ``size`` bytes.
+def parse_header(
+    page: bytes, size: int, crc32c: Callable[[bytes], int], complete: int = len(SECTIONS)
+) -> Header:
+    """Return the header in the first page of a frame of ``size`` bytes with ``complete`` sections or more.
 
     Raises:
         TransferFailed: Foreign, unsealed, damaged or truncated; the message says which.
@@ -107,14 +110,22 @@ def parse_header(page: bytes, size: int, crc32c: Callable[[bytes], int]) -> Head
         )
     (word,) = struct.unpack_from("<Q", page, SEAL_OFFSET)
     if word != seal_word(crc32c(page[:SEAL_OFFSET])):
-        state = "is not sealed: its writer has not finished or died" if word == 0 else "has a damaged header"
-        raise TransferFailed(f"the frame {state}; take the state from another source")
+        raise _unusable(_UNSEALED if word == 0 else "has a damaged header")
     starts = range(FIXED.size, FIXED.size + len(SECTIONS) * SECTION.size, SECTION.size)
     spans = [SectionSpan(*SECTION.unpack_from(page, start)) for start in starts]
-    header = Header(**dict(zip(_NUMBERS, numbers[1:-1], strict=True)), sections=spans)
+    header = Header(**dict(zip(_NUMBERS, numbers[1:], strict=True)), sections=spans)
+    if header.complete < complete:
+        raise _unusable(_UNSEALED)
     if header.frame_bytes > size:
         raise TransferFailed(f"the frame is truncated: {size} of {header.frame_bytes} bytes are there")
     return header
+
+
+_UNSEALED = "is not sealed: its writer has not finished or died"
+
+
+def _unusable(why: str) -> TransferFailed:
+    return TransferFailed(f"the frame {why}; take the state from another source")
 
 
 def parse_manifest(data: bytes | memoryview, header: Header) -> Manifest:

@@ -15,6 +15,7 @@ import torch
 from hpresil import native
 from hpresil.base.errors import NativeError, TransferFailed
 from hpresil.snapshot import layout
+from hpresil.snapshot.values import dtype_named
 
 
 def map_file(fd: int, *, writable: bool) -> native.Mapping:
@@ -39,6 +40,11 @@ def as_tensor(mapping: native.Mapping) -> torch.Tensor:
     return torch.frombuffer(window, dtype=torch.uint8)
 
 
+def view_of(base: torch.Tensor, row: layout.Row) -> torch.Tensor:
+    """Return the tensor of a manifest's row in the frame that ``base`` is the bytes of."""
+    return base[row.offset : row.offset + row.nbytes].view(dtype_named(row.dtype)).view(row.shape)
+
+
 def is_plain(tensor: torch.Tensor) -> bool:
     """Whether the bytes of ``tensor`` lie in host memory in logical order."""
     return (
@@ -56,5 +62,14 @@ def set_seal(memory: memoryview, word: int) -> None:
 
 def previous_fills(memory: memoryview) -> int:
     """Return how often this memory was filled, 0 if it never was."""
+    return _field(memory, 6)
+
+
+def claimed_bytes(memory: memoryview) -> int:
+    """Return the size of the frame as its header has it, which is not verified; 0 without a header."""
+    return _field(memory, 5)
+
+
+def _field(memory: memoryview, place: int) -> int:
     fixed = layout.FIXED.unpack_from(memory)
-    return int(fixed[6]) if fixed[0] == layout.MAGIC and fixed[1] == layout.FORMAT else 0
+    return int(fixed[place]) if fixed[0] == layout.MAGIC and fixed[1] == layout.FORMAT else 0

@@ -19,6 +19,7 @@ from torch import nn
 
 from hpresil.base.errors import HpresilError, Refused
 from hpresil.snapshot.inventory import Inventory
+from hpresil.snapshot.memory import is_plain
 from hpresil.snapshot.state import SECTIONS, Entry, State, raw
 from hpresil.snapshot.values import TensorRef, decode
 
@@ -50,13 +51,33 @@ class Restoration:
             (i, self._targets[i]) for i, entry in enumerate(self.state.tensors) if entry.section == section
         ]
 
+    def count_change(self) -> None:
+        """Raise the version counter of every tensor that will be filled. Before a copy: a counter that rises
+        while a slot is computed would be taken for a change by the script."""
+        filled = [target for target in self._targets.values() if not target.is_inference()]
+        torch.autograd.graph.increment_version(filled)
+
+    def may_finish_first(self) -> bool:
+        """Whether `finish` may run before the last section, the state of optimizers, is copied.
+
+        It may if that section is only what optimizers keep for each parameter, in plain host memory: nobody
+        needs it before the optimizer runs.
+        """
+        early = [self._root["objects"], self._root["extra"]]
+        for optimizer in self._root["optimizers"].values():
+            early += [optimizer["groups"], optimizer["loose"]]
+        last = {index for index, _ in self.targets(SECTIONS[-1])}
+        return all(is_plain(self._targets[i]) for i in last) and not any(
+            ref.place in last for part in early for ref in _refs(part)
+        )
+
     def copy(self, section: str) -> None:
         """Copy the tensors of one section out of ``state``."""
         for index, target in self.targets(section):
             copy_bits(target, self.state.tensors[index].tensor)
 
     def finish(self) -> None:
-        """Set all python values; call it once, after all sections were copied.
+        """Set all python values; call it once, after all sections were copied (see `may_finish_first`).
 
         Raises:
             Refused: An object's load_state_dict or set_extra_state failed; the worker's state is

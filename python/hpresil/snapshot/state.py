@@ -17,7 +17,9 @@ import torch
 from hpresil.base.errors import DataError
 from hpresil.snapshot.values import TensorRef, decode, dtype_name, encode
 
-SECTIONS = ("parameters", "buffers", "optimizer", "rest")
+SECTIONS = ("parameters", "buffers", "rest", "optimizer")
+"""In the order in which a newcomer needs them: with all but the last it can compute a gradient."""
+
 _RAW = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import math
 import os
 import time
@@ -12,8 +13,8 @@ from reserve import wait_for_spares
 from torch import nn
 
 import hpresil
-from hpresil.native import Mapping
-from hpresil.runtime import serving
+from hpresil import native
+from hpresil.snapshot import filling
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--steps", type=int, default=10)
@@ -23,7 +24,9 @@ parser.add_argument("--diverge", type=int, help="rank 1 changes its own paramete
 parser.add_argument("--odd-from-worker", type=int, help="workers from this id on build another model")
 parser.add_argument("--import-error", action="store_true")
 parser.add_argument(
-    "--damage", action="store_true", help="the first frame for step 4 or later arrives damaged"
+    "--damage",
+    choices=("parameters", "optimizer"),
+    help="where the first frame of a recovery is damaged",
 )
 parser.add_argument("--sleep", type=float, default=0.0, help="seconds each slot takes longer")
 parser.add_argument("--exit-early", type=int, help="sys.exit(7) at this step on every worker")
@@ -39,20 +42,30 @@ model = nn.Sequential(nn.Linear(4, 9 if odd else 8), nn.Dropout(0.1), nn.Linear(
 optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
 run.track(model=model, optimizer=optimizer)
 
-fill = serving.frame.fill
-
-
-def fill_badly(mapping: Mapping, *args: object, version: int, **more: object) -> int:
-    nbytes = fill(mapping, *args, version=version, **more)
-    if arguments.damage and version >= 4 and not os.path.exists(marker):
-        open(marker, "w").close()
-        with memoryview(mapping) as memory:
-            memory[nbytes - 1] ^= 1
-    return nbytes
-
-
 marker = os.path.join(os.environ.get("HPRESIL_RUN_DIR", "."), "damaged")
-serving.frame.fill = fill_badly
+
+
+class BadCopies:
+    """The native core, which damages one section of the first frame that this worker fills in a recovery."""
+
+    def __init__(self) -> None:
+        self.calls = -1
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(native, name)
+
+    def copy_many(self, pairs: list[tuple[int, int, int]], threads: int) -> list[int]:
+        sums = native.copy_many(pairs, threads)
+        self.calls += run.generation > 1
+        if self.calls == SECTIONS.index(arguments.damage) and not os.path.exists(marker):
+            open(marker, "w").close()
+            ctypes.c_ubyte.from_address(pairs[-1][0]).value ^= 1
+        return sums
+
+
+SECTIONS = ("parameters", "optimizer")  # those of this model that hold tensors, in the order of a frame
+if arguments.damage:
+    filling.native = BadCopies()
 
 
 def data(step: int, slot: int, j: int) -> tuple[int, torch.Tensor]:

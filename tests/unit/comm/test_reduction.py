@@ -24,9 +24,12 @@ CASES = [
 ROUNDS = 3  # the regular map, then random ones
 
 
+@pytest.mark.parametrize("readable", ["all", "none", "all but rank 1"])
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_bits_are_those_of_the_tree_for_every_map_of_slots(pool, size):
+def test_bits_are_those_of_the_tree_for_every_map_of_slots(pool, size, readable):
+    """Whether ranks read each other's memory, cannot, or one of them cannot be read."""
     pool.need(size)
+    memory = [readable == "all" or (readable != "none" and rank != 1) for rank in range(size)]
     generation = pool.generation()
     for case in CASES:
         answer = expected(case)
@@ -40,10 +43,12 @@ def test_bits_are_those_of_the_tree_for_every_map_of_slots(pool, size):
                     "generation": generation,
                     "chunk_blocks": (64, 1, 3)[turn],
                     "flush": turn == 1,
+                    "readable": memory[rank],
                 }
                 for rank in range(size)
             ]
-            for rank, got in enumerate(pool.run(reduce_case, each)):
+            for rank, (got, sent) in enumerate(pool.run(reduce_case, each)):
+                assert sent == (size == 1 or not all(memory)), f"rank {rank} of {size}: sent is {sent}"
                 same = got[0] == answer[0] and got[2] == answer[2] and same_number(got[1], answer[1])
                 assert same, f"rank {rank} of {size}, {case}, carried {carried}: {got} is not {answer}"
 

@@ -9,7 +9,6 @@ from typing import Any, cast
 from hpresil.base.config import Config
 from hpresil.membership import messages as m
 from hpresil.runtime.engine import Engine
-from hpresil.runtime.frames import Frames
 from hpresil.runtime.loop import Loop
 
 
@@ -17,7 +16,8 @@ def test_a_spare_may_wait_longer_than_any_decision_takes() -> None:
     config = Config(slots=2, collective_timeout_s=1.0, min_workers_timeout_s=0.0)
     engine = Engine(worker=0, config=config, send=lambda said: None, page=None, hostname="127.0.0.1")
     trainer = cast(Any, SimpleNamespace(engine=engine))
-    loop = Loop(trainer, cast(Any, None), facts={}, frames=Frames(()), resume=None)
+    nobody = cast(Any, None)
+    loop = Loop(trainer, nobody, newcomer=nobody, facts={}, resume=None)
     turns: list[str] = []
     done = threading.Event()
 

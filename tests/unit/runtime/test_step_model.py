@@ -53,6 +53,16 @@ def test_reducing_before_the_decision_breaks_it() -> None:
         Model(Rules(on_view=on_view, next_action=next_action), final=1, max_faults=2).check()
 
 
+def test_a_worker_that_reports_a_state_that_is_still_arriving_breaks_it() -> None:
+    def on_view(s: sm.StepState, generation: int, members: tuple[int, ...]) -> sm.Next:
+        disguised = replace(s, phase="computing") if s.phase == "arriving" else s
+        after, said = sm.on_view(disguised, generation, members)
+        return replace(after, phase=s.phase), said
+
+    with pytest.raises(AssertionError):
+        Model(Rules(on_view=on_view), final=1, max_faults=2).check()
+
+
 def test_workers_that_leave_at_the_last_version_leave_others_behind() -> None:
     with pytest.raises(AssertionError):
         Model(Rules(finished_stay=False), final=1, max_faults=2).check()

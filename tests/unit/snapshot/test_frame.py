@@ -11,7 +11,7 @@ from torch import nn
 
 from hpresil import native
 from hpresil.base.errors import Refused, StateTorn, TransferFailed
-from hpresil.snapshot import frame, layout
+from hpresil.snapshot import filling, frame, layout
 from hpresil.snapshot.state import SECTIONS
 from hpresil.snapshot.tracked import Tracked
 
@@ -67,8 +67,8 @@ def filled(memory):
     """A training and a sealed frame of it."""
     tracked = training()
     state = tracked.capture()
-    made = memory(frame.size(state))
-    frame.fill(made.mapping, state, version=7, generation=3)
+    made = memory(filling.size(state))
+    filling.fill(made.mapping, state, version=7, generation=3)
     return tracked, made
 
 
@@ -113,6 +113,141 @@ def test_sections_can_be_restored_one_by_one(filled):
     assert other.digest() == tracked.digest()
 
 
+class HalfWay(Exception):
+    """A test has seen enough of a fill."""
+
+
+def stop_at(monkeypatch, section, seen=lambda: None):
+    """Let fills end before ``section`` is copied."""
+    copy_in = filling._copy_in
+
+    def stop(mapping, plan, state, now, sums, threads):
+        if now == section:
+            seen()
+            raise HalfWay
+        copy_in(mapping, plan, state, now, sums, threads)
+
+    monkeypatch.setattr(filling, "_copy_in", stop)
+
+
+def contiguous(seed=0, steps=2):
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(steps):
+        model(torch.randn(5, 3)).square().sum().backward()
+        optimizer.step()
+    return Tracked({"model": model, "optimizer": optimizer})
+
+
+def test_what_a_gradient_needs_can_be_read_while_the_rest_is_filled(memory, monkeypatch):
+    source, newcomer = contiguous(), contiguous(seed=1)
+    state = source.capture()
+    made = memory(filling.size(state))
+    stop_at(monkeypatch, "optimizer")
+    with pytest.raises(HalfWay):
+        filling.fill(made.mapping, state, version=7, generation=3)
+    assert not frame.holds(made.mapping, 7, 3, len(SECTIONS))
+    assert frame.holds(made.mapping, 7, 3, len(SECTIONS) - 1)
+    assert not frame.holds(made.mapping, 6, 3, 1), "another version"
+    assert not frame.holds(made.mapping, 7, 2, 1), "an older generation"
+    opened = frame.Frame(made.mapping, len(SECTIONS) - 1)
+    restoration = newcomer.prepare(opened.state)
+    for section in SECTIONS[:-1]:
+        opened.copy(restoration, section)
+    assert restoration.may_finish_first()
+    restoration.finish()
+    there = dict(source.parameters)
+    assert all(torch.equal(p, there[name]) for name, p in newcomer.parameters)
+    assert opened.look() == len(SECTIONS) - 1
+    with pytest.raises(TransferFailed, match="does not have its optimizer yet"):
+        opened.copy(restoration, "optimizer")
+
+
+def test_the_rest_can_be_read_as_soon_as_it_is_there(filled):
+    source, made = contiguous(), filled[1]
+    newcomer = contiguous(seed=1)
+    seen = []
+
+    def look():
+        opened = frame.Frame(made.mapping, len(SECTIONS) - 1)
+        restoration = newcomer.prepare(opened.state)
+        for section in SECTIONS[:-1]:
+            opened.copy(restoration, section)
+        restoration.finish()
+        seen.extend((opened, restoration))
+
+    with pytest.MonkeyPatch.context() as patch:
+        copy_in = filling._copy_in
+
+        def watch(mapping, plan, state, section, sums, threads):
+            if section == "optimizer":
+                look()
+            copy_in(mapping, plan, state, section, sums, threads)
+
+        patch.setattr(filling, "_copy_in", watch)
+        filling.fill(made.mapping, source.capture(), version=8, generation=4)
+    opened, restoration = seen
+    assert opened.complete == len(SECTIONS) - 1
+    assert opened.look() == len(SECTIONS)
+    opened.copy(restoration, "optimizer")
+    assert newcomer.digest() == source.digest()
+
+
+def test_a_frame_that_is_not_whole_is_no_snapshot(memory, monkeypatch):
+    state = contiguous().capture()
+    made = memory(filling.size(state))
+    stop_at(monkeypatch, "optimizer")
+    with pytest.raises(HalfWay):
+        filling.fill(made.mapping, state, version=7)
+    with pytest.raises(TransferFailed, match="is not sealed: its writer has not finished or died"):
+        frame.read(made.fd)
+
+
+def test_a_frame_that_is_filled_anew_before_it_was_whole_is_noticed(memory, monkeypatch):
+    state = contiguous().capture()
+    made = memory(filling.size(state))
+    stop_at(monkeypatch, "optimizer")
+    with pytest.raises(HalfWay):
+        filling.fill(made.mapping, state, version=7)
+    opened = frame.Frame(made.mapping, len(SECTIONS) - 1)
+    monkeypatch.undo()
+    filling.fill(made.mapping, state, version=7)
+    with pytest.raises(TransferFailed, match="was overwritten while it was read"):
+        opened.look()
+
+
+def test_a_copy_can_be_given_up(filled, monkeypatch):
+    _, made = filled
+    monkeypatch.setattr(frame, "PIECE_BYTES", 1)
+    opened = frame.Frame(made.mapping)
+    restoration = training(seed=1).prepare(opened.state)
+    pieces = []
+
+    def between():
+        pieces.append(1)
+        if len(pieces) == 3:
+            raise HalfWay
+
+    with pytest.raises(HalfWay):
+        opened.copy(restoration, "optimizer", between=between)
+
+
+def test_moments_that_are_not_plain_or_options_that_are_tensors_are_not_left_for_later():
+    def may_be_later(**options):
+        model = nn.Linear(2, 2)
+        optimizer = torch.optim.AdamW(model.parameters(), **options)
+        model(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+        tracked = Tracked({"model": model, "optimizer": optimizer})
+        return tracked.prepare(tracked.capture()).may_finish_first()
+
+    assert may_be_later(lr=1e-2)
+    assert not may_be_later(lr=torch.tensor(1e-2), capturable=False, foreach=False)
+    channels_last = training()
+    assert not channels_last.prepare(channels_last.capture()).may_finish_first()
+
+
 def test_a_restored_worker_does_not_depend_on_the_frame(filled):
     tracked, memory = filled
     other = training(seed=1, steps=0)
@@ -132,7 +267,7 @@ def test_restoring_counts_as_a_change_of_every_tensor(filled):
 def test_a_frame_may_be_filled_again(filled):
     _, memory = filled
     newer = training(seed=2, steps=3)
-    frame.fill(memory.fd, newer.capture(), version=8, generation=3)
+    filling.fill(memory.fd, newer.capture(), version=8, generation=3)
     version, state = frame.read(memory.fd)
     assert (version, state.digest()) == (8, newer.digest())
 
@@ -155,7 +290,7 @@ def test_a_frame_too_small_is_refused_before_anything_is_written(memory, missing
     with pytest.raises(
         TransferFailed, match=f"needs a frame of {needed} bytes, this one has {needed - missing}"
     ):
-        frame.fill(small.mapping, state, version=1)
+        filling.fill(small.mapping, state, version=1)
     assert small.bytes_at(0, 8192) == b"\x01" * 8192
 
 
@@ -163,7 +298,7 @@ def test_a_frame_has_room_for_values_that_grow():
     tracked = training()
     before = tracked.capture()
     tracked.optimizers["optimizer"].param_groups[0]["note"] = "x" * 1000
-    assert layout.plan(tracked.capture()).frame_bytes <= frame.size(before)
+    assert layout.plan(tracked.capture()).frame_bytes <= filling.size(before)
 
 
 @pytest.mark.parametrize(
@@ -186,8 +321,8 @@ def test_a_foreign_frame(filled):
 
 def test_a_frame_of_another_format(filled):
     _, memory = filled
-    memory.put(8, b"\x02")
-    with pytest.raises(TransferFailed, match="has format 2, this hpresil reads 1"):
+    memory.put(8, b"\x03")
+    with pytest.raises(TransferFailed, match="has format 3, this hpresil reads 2"):
         frame.read(memory.fd)
 
 
@@ -206,9 +341,9 @@ def test_a_frame_whose_writer_died_half_way_is_not_sealed(filled, monkeypatch):
         native.copy_many(pairs[: len(pairs) // 2], threads)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(frame, "native", _Patched(copy_many=die))
+    monkeypatch.setattr(filling, "native", _Patched(copy_many=die))
     with pytest.raises(KeyboardInterrupt):
-        frame.fill(memory.mapping, training(seed=3).capture(), version=8)
+        filling.fill(memory.mapping, training(seed=3).capture(), version=8)
     monkeypatch.undo()
     with pytest.raises(TransferFailed, match="is not sealed"):
         frame.read(memory.fd)
@@ -283,7 +418,7 @@ def test_a_frame_refilled_while_it_is_read_is_noticed(filled):
     tracked, memory = filled
     opened = frame.Frame(memory.fd)
     restoration = training(seed=1).prepare(opened.state)
-    frame.fill(memory.mapping, tracked.capture(), version=7, generation=3)
+    filling.fill(memory.mapping, tracked.capture(), version=7, generation=3)
     with pytest.raises(StateTorn, match="was overwritten while it was read"):
         opened.copy(restoration, "parameters")
 

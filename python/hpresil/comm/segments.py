@@ -1,0 +1,148 @@
+"""Flat tensors in memory files, so that the other workers of this node can read them.
+
+The problem: through a socket each byte is copied twice by the kernel, on the cores that run the
+backward pass. The design: a buffer is one *segment*, a sealed memory file of its owner. A peer opens
+it as ``/proc/PID/fd/N``, which the kernel allows to processes of one user on one node, and maps it
+read-only. Nobody but the owner ever writes to a segment, and it cannot shrink, so a peer's death,
+early or late, harms no reader.
+
+A name is five numbers that travel with the step's statistics; a mapping is kept as long as groups
+have that process. One of them stands for the machine and its process numbers (`home`): on another machine
+the same path may lead to something that looks alike in everything else. What a segment holds at which
+time is not decided here, see `reading`.
+
+Thread rule: `allocate` and `name_of` anywhere, `Neighbours` in one thread at a time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import weakref
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from hpresil import native
+from hpresil.base.errors import HpresilError
+from hpresil.snapshot.memory import as_tensor
+
+NAME_NUMBERS = 5
+
+
+class Name(NamedTuple):
+    """Where a segment is to be found; all zero for a tensor that is in none.
+
+    ``home``: a hash of the kernel's boot and of the name space of its process ids.
+    """
+
+    pid: int
+    fd: int
+    inode: int
+    nbytes: int
+    home: int
+
+
+NOWHERE = Name(0, 0, 0, 0, 0)
+
+
+@lru_cache(maxsize=1)
+def home() -> int:
+    """Return 63 bits that are equal on two processes exactly if they see the same process ids."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    where = f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    return int.from_bytes(hashlib.blake2b(where.encode(), digest_size=8).digest()) >> 1
+
+
+_own: dict[int, Name] = {}  # by the address of its first byte
+
+
+def allocate(dtypes: Sequence[torch.dtype], lengths: Sequence[int]) -> list[torch.Tensor]:
+    """Return zeroed 1-D tensors that lie one after the other in a new segment, faulted in.
+
+    Args:
+        dtypes: Of each tensor; none larger than the one before would need alignment, so lengths are
+            multiples of 16 elements.
+        lengths: Elements of each.
+
+    Raises:
+        NativeError: There is not enough memory.
+    """
+    nbytes = sum(n * d.itemsize for n, d in zip(lengths, dtypes, strict=True))
+    fd = native.memfd("hpresil-gradient", nbytes)
+    mapping = native.Mapping(fd, nbytes, populate=True)
+    native.seal(fd, shrink=True, grow=True, seal=True)
+    _own[mapping.address] = Name(os.getpid(), fd, os.fstat(fd).st_ino, nbytes, home())
+    weakref.finalize(mapping, _forget, mapping.address, fd)
+    return cut(as_tensor(mapping), dtypes, lengths)
+
+
+def _forget(address: int, fd: int) -> None:
+    _own.pop(address, None)
+    os.close(fd)
+
+
+def cut(whole: torch.Tensor, dtypes: Sequence[torch.dtype], lengths: Sequence[int]) -> list[torch.Tensor]:
+    """Return the tensors in the bytes of a segment."""
+    found, start = [], 0
+    for dtype, length in zip(dtypes, lengths, strict=True):
+        end = start + length * dtype.itemsize
+        found.append(whole[start:end].view(dtype))
+        start = end
+    return found
+
+
+def name_of(flats: Sequence[torch.Tensor]) -> Name:
+    """Return the name of the segment that consists of ``flats``, `NOWHERE` if they are in none."""
+    name = _own.get(flats[0].data_ptr(), NOWHERE) if flats else NOWHERE
+    whole = name.nbytes == sum(flat.numel() * flat.element_size() for flat in flats)
+    return name if whole and name.pid == os.getpid() else NOWHERE
+
+
+class Neighbours:
+    """Read-only mappings of other processes' segments, kept between reductions."""
+
+    def __init__(self) -> None:
+        self._mapped: dict[Name, torch.Tensor] = {}
+
+    def __contains__(self, name: Name) -> bool:
+        return name in self._mapped
+
+    def open(self, names: Sequence[Name]) -> bool:
+        """Map all of ``names``; returns False if one of them cannot be read from here."""
+        missing = [name for name in names if name not in self._mapped]
+        if missing:
+            here = {name.pid for name in names}
+            self._mapped = {name: whole for name, whole in self._mapped.items() if name.pid in here}
+        try:
+            for name in missing:
+                self._mapped[name] = _map(name)
+        except (OSError, HpresilError):
+            return False
+        return True
+
+    def flats(self, name: Name, like: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Return the tensors of an open segment, which are like these; writing to them is a crash."""
+        return cut(self._mapped[name], [flat.dtype for flat in like], [flat.numel() for flat in like])
+
+
+def _map(name: Name) -> torch.Tensor:
+    if name == NOWHERE:
+        raise OSError("the tensor is in no segment")
+    if name.home != home():
+        raise OSError(f"process {name.pid} is on another machine")
+    fd = os.open(f"/proc/{name.pid}/fd/{name.fd}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        found = os.fstat(fd)
+        # A process id may have been used again, and what can shrink can crash its reader.
+        if (found.st_ino, found.st_size) != (name.inode, name.nbytes):
+            raise OSError(f"descriptor {name.fd} of process {name.pid} is another file")
+        if not native.seals(fd) & fcntl.F_SEAL_SHRINK:
+            raise OSError(f"descriptor {name.fd} of process {name.pid} is no segment")
+        return as_tensor(native.Mapping(fd, name.nbytes, writable=False))
+    finally:
+        os.close(fd)

@@ -1,0 +1,83 @@
+"""Gradient memory that another process of the node can read, and nothing else can."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from hpresil import native
+from hpresil.comm import segments
+from hpresil.comm.segments import NOWHERE, Name, Neighbours, home
+
+BOTH = (torch.float32, torch.float64)
+
+READER = """
+import sys, torch
+from hpresil.comm.segments import Name, Neighbours
+name, like = Name(*map(int, sys.argv[1:6])), [torch.empty(32), torch.empty(16, dtype=torch.float64)]
+neighbours = Neighbours()
+assert neighbours.open([name])
+print([flat.sum().item() for flat in neighbours.flats(name, like)])
+"""
+
+
+def test_another_process_reads_what_its_owner_wrote() -> None:
+    flats = segments.allocate(BOTH, (32, 16))
+    flats[0].fill_(2.0)
+    flats[1].fill_(0.5)
+    name = segments.name_of(flats)
+    done = subprocess.run(
+        [sys.executable, "-c", READER, *map(str, name)], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "[64.0, 8.0]", done.stderr
+
+
+def test_only_whole_segments_have_a_name() -> None:
+    flats = segments.allocate(BOTH, (32, 16))
+    assert segments.name_of(flats) != NOWHERE
+    assert segments.name_of(flats[:1]) == NOWHERE
+    assert segments.name_of([torch.zeros(32)]) == NOWHERE
+    assert segments.name_of([]) == NOWHERE
+
+
+def test_a_segment_is_given_back_with_its_last_tensor() -> None:
+    flats = segments.allocate(BOTH, (32, 16))
+    name = segments.name_of(flats)
+    part = flats[0][3:5]
+    del flats
+    os.fstat(name.fd)
+    part.zero_()
+    del part
+    assert not Neighbours().open([name])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda name: NOWHERE,
+        lambda name: name._replace(pid=2**22 + 1),
+        lambda name: name._replace(inode=name.inode + 1),
+        lambda name: name._replace(nbytes=name.nbytes - 64),
+        lambda name: name._replace(fd=0),
+        lambda name: name._replace(home=name.home + 1),
+    ],
+)
+def test_what_is_not_that_segment_is_not_mapped(wrong) -> None:
+    flats = segments.allocate(BOTH, (32, 16))
+    name = segments.name_of(flats)
+    neighbours = Neighbours()
+    assert not neighbours.open([name, wrong(name)])
+    assert neighbours.open([name])
+
+
+def test_what_could_shrink_under_its_reader_is_not_mapped() -> None:
+    fd = native.memfd("test-segments", 4096)
+    name = Name(os.getpid(), fd, os.fstat(fd).st_ino, 4096, home())
+    assert not Neighbours().open([name])
+    native.seal(fd, shrink=True)
+    assert Neighbours().open([name])
+    os.close(fd)
