@@ -31,18 +31,11 @@ def schedule(seed: int) -> list[dict[str, Any]]:
     rng = random.Random(10_000 + seed)
     node: dict[str, Any] = {"id": "node", "action": "lose_node", "node": 1}
     node.update(point=rng.choice(POINTS[:9]), step=rng.randrange(3, STEPS - 3))
-    faults = [node]
-    for number in range(rng.choice((0, 0, 1, 2))):
-        fault = {
-            "id": f"fault{number}",
-            "point": rng.choice(POINTS),
-            "from_step": rng.randrange(node["step"], STEPS - 2),
-        }
-        if rng.random() < 0.3:
-            faults.append({**fault, "action": "lose_node", "node": 1})
-        else:
-            faults.append({**fault, "action": rng.choice(("kill", "stop", "segv"))})
-    return faults
+    later = [{"point": rng.choice(POINTS), "from_step": rng.randrange(node["step"], STEPS - 2)} for _ in "12"]
+    # At most one worker beside the node: with two, nobody might be left that holds the state.
+    worker = {"id": "worker", "action": rng.choice(("kill", "stop", "segv")), **later[0]}
+    again = {"id": "again", "action": "lose_node", "node": 1, **later[1]}
+    return [node, *rng.choice(([], [worker], [again], [worker, again]))]
 
 
 def lines(record: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
