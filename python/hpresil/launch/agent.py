@@ -211,9 +211,13 @@ class Agent:
     # ------------------------------------------------------------------ while it runs
 
     async def _listen(self) -> None:
-        async for message in self._client:
-            self._attendance.conversation.told(message)
-        self._end(m.JobEnded(status=1, reason="the coordinator has gone"))
+        why = ""
+        try:
+            async for message in self._client:
+                self._attendance.conversation.told(message)
+        except OSError as error:  # cut off, with or without a word
+            why = f": {error.strerror or error}"
+        self._end(m.JobEnded(status=1, reason=f"the coordinator has gone{why}"))
 
     def _end(self, ended: m.JobEnded) -> None:
         if not self._ended.done():
