@@ -10,6 +10,7 @@ Not guaranteed: completeness. A running job can be read too; what its agent has 
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -116,17 +117,17 @@ class Story:
 
     def place(self, worker: int, t: float) -> tuple[int, int]:
         """Return (rank, generation) of a worker at ``t``; rank -1: it was no member."""
-        rank, generation = -1, 0
-        for view in self._views:
-            if view["t"] > t:
-                break
-            generation = view["generation"]
-            rank = view["members"].index(worker) if worker in view["members"] else -1
-        return rank, generation
+        views, times = self._views
+        after = bisect_right(times, t)
+        if not after:
+            return -1, 0
+        view = views[after - 1]
+        return view["members"].index(worker) if worker in view["members"] else -1, view["generation"]
 
     @cached_property
-    def _views(self) -> list[Event]:
-        return self.all("ViewInstalled")
+    def _views(self) -> tuple[list[Event], list[float]]:
+        views = self.all("ViewInstalled")
+        return views, [view["t"] for view in views]
 
     @cached_property
     def _ends(self) -> dict[int, float]:

@@ -117,6 +117,14 @@ def test_the_title_of_a_figure_says_the_finding(figures):
     assert "of 6.1 s was productive" in figures["goodput"].title
 
 
+def test_a_job_without_a_fault_says_so(told):
+    calm = Story(told.directory, [e for e in told.events if e["t"] < 5.0], told.traces)
+    titles = {figure.name: figure.title for figure in page.figures(calm)}
+    assert titles["loss"].endswith("each committed once, without a fault")
+    assert titles["goodput"].endswith("was productive")
+    assert "10 steps, no fault, no step made again" in page.html(calm, [])
+
+
 def test_steps_that_are_missing_are_not_called_committed_once(told):
     torn = [e for e in told.events if e.get("step") != 7]
     (figure,) = [f for f in page.figures(Story(told.directory, torn)) if f.name == "loss"]

@@ -126,6 +126,32 @@ def test_a_process_killed_at_any_point_leaves_a_whole_trace(keeper, tmp_path, se
     assert {span.name for span in found.open} <= {"step", "slot"}
 
 
+AGENT = """
+import sys
+from pathlib import Path
+from hpresil.base import spans
+from hpresil.telemetry import trace
+trace.keep(Path(sys.argv[1]), "n1")
+while True:
+    with spans.span("decide"):
+        pass
+"""
+
+
+def test_a_killed_agent_leaves_what_it_had_copied(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", AGENT, str(tmp_path / "trace")])
+    path = tmp_path / "trace" / "agent-n1.spans"
+    try:
+        until(lambda: path.exists() and path.stat().st_size > ring.size(100))
+    finally:
+        process.kill()
+        process.wait(10)
+    found = read(path)
+    assert len(found.spans) > 100
+    assert {span.name for span in found.spans} == {"decide"}
+    assert found.spans[-1].number == found.head.written - 1
+
+
 def test_a_disk_that_is_full_for_a_while_costs_what_was_overwritten_only(keeper, tmp_path, monkeypatch):
     real = trace._write_all
 

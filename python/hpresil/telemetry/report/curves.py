@@ -33,10 +33,12 @@ def loss(story: Story) -> Figure | None:
     steps = [step for step, _ in points]
     whole = steps == list(range(steps[0], steps[0] + len(steps)))
     ended = "each committed once" if whole else "with steps missing or repeated"
+    happened = [counted(faults, "fault")] if faults else []
+    happened += [f"{counted(resizes, 'change')} of size"] if resizes else []
     title = (
         f"The loss goes from {number(points[0][1])} to {number(points[-1][1])} in "
-        f"{counted(len(steps), 'step')}, {ended}, through {counted(faults, 'fault')}"
-        + (f" and {counted(resizes, 'change')} of size" if resizes else "")
+        f"{counted(len(steps), 'step')}, {ended}"
+        + (f", through {' and '.join(happened)}" if happened else ", without a fault")
     )
     note = "Loss of each committed step, the mean over its whole batch."
     note += " A dashed line is the step in which something happened." if seen else ""

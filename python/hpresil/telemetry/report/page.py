@@ -107,7 +107,7 @@ def _heading(story: Story) -> str:
         if ended
         else "still running, or cut off"
     )
-    finding = f"{counted(steps, 'step')}, {counted(len(faults), 'fault')}, "
+    finding = f"{counted(steps, 'step')}, {counted(len(faults), 'fault') if faults else 'no fault'}, "
     finding += f"{counted(redone, 'step')} made again" if redone else "no step made again"
     command = " ".join(map(str, first.get("command", [])))
     lines = [f"<h1>{escape(finding)}</h1>", f'<p class="about">{escape(_name(story))}: {escape(how)}</p>']

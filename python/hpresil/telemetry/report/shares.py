@@ -39,7 +39,7 @@ def shares(totals: dict[str, float]) -> Figure | None:
     faults = totals["detection"] + totals["recovery"] + totals["recomputed"]
     training = elapsed - totals["start-up"] - totals["other"]
     title = f"{totals['productive'] / elapsed:.1%} of {seconds(elapsed)} was productive"
-    if training > 0:
+    if training > 0 and faults > 0:
         title += f"; faults and resizes took {seconds(faults)}, {faults / training:.1%} of the training time"
     legend = [(role, NAMES.get(name, name)) for name, (role, _) in MEANING.items() if totals[name] > 0]
     note = "Disjoint shares of the time elapsed. Training time is what is neither start-up nor other."
