@@ -56,7 +56,12 @@ class Reducer:
             if state.decided != generation:
                 raise GenerationChanged(f"generation {generation} was replaced by {state.installed}")
             with self.engine.groups.using(generation) as group:
-                self.outcome = self._exchange(group, state, numbers)
+                try:
+                    self.outcome = self._exchange(group, state, numbers)
+                except Retryable:
+                    if group.left_behind:
+                        self.gradients.retire_target()
+                    raise
                 failpoints.hit("reduce.exchanged", **where)
                 self._hold(generation)
                 vote(group)
