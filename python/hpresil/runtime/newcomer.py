@@ -48,11 +48,11 @@ class Newcomer:
             JobStopped: The job ended.
         """
         engine = self._engine
+        engine.stamp("waiting")
         if self._rest is not None:
             self._rest.join()  # it gives up within milliseconds of a newer view
         state = engine.state
         generation, version, where = state.decided, state.target, self._trainer.where()
-        engine.stamp("waiting")
         number = self._await_frame(generation, version)
         if number is None:
             return
