@@ -180,6 +180,20 @@ def build_beside_a_stopped_one(here, rank, size, generation):
         return str(error), time.monotonic(), parked()
 
 
+def vote_until_lost(here, rank, size, generation):
+    """Vote without a pause until the group is lost; returns how long the last vote took to fail."""
+    if here.group is not None:
+        here.group.close(2.0)
+    here.build(generation, rank, size)
+    here.tell("built")
+    while True:
+        began = time.monotonic()
+        try:
+            vote(here.group)
+        except PeerLost:
+            return time.monotonic() - began
+
+
 def vote_quietly(here):
     try:
         vote(here.group)

@@ -40,7 +40,7 @@ def vote(group: Group, wishes: int = 0) -> int:
 def gather(group: Group, values: torch.Tensor, tag: int, deadline: Deadline) -> torch.Tensor:
     """Return the ``values`` (1-D, small, equal shapes) of all ranks as rows, in rank order."""
     rows, works = start_gather(group, values, tag)
-    finish(group, works, deadline)
+    group.finish(works, deadline)
     return rows
 
 
@@ -85,18 +85,9 @@ def broadcast_bytes(group: Group, values: torch.Tensor, root: int) -> None:
         works = [group.send(values, peer, BYTES) for peer in others(group)]
     else:
         works = [group.receive(values, root, BYTES)]
-    finish(group, works, deadline)
+    group.finish(works, deadline)
 
 
 def others(group: Group) -> list[int]:
     """Return the peers, each rank beginning with the one after itself."""
     return [(group.rank + i) % group.size for i in range(1, group.size)]
-
-
-def finish(group: Group, works: list[Any], deadline: Deadline) -> None:
-    """Wait for all ``works`` and destroy them, also those that were not waited for after a failure."""
-    try:
-        for work in works:
-            group.wait(work, deadline)
-    finally:
-        works.clear()

@@ -19,7 +19,6 @@ Not guaranteed: that a peer learns of an interruption faster than by its own.
 from __future__ import annotations
 
 import threading
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -27,6 +26,7 @@ import torch
 from hpresil.base.deadline import Deadline, now
 from hpresil.base.errors import NativeError, PeerLost
 from hpresil.comm.rendezvous import Connections, Rendezvous
+from hpresil.comm.waiting import Waiter
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 GIVE_UP_S = 0.2  # how long an interrupted construction may take before it is parked
 OPERATION_TIMEOUT_S = 1800.0
 
-_parked: list[tuple[threading.Thread, str]] = []
+_parked: list[tuple[threading.Thread, str, object]] = []
 _parked_lock = threading.Lock()
 
 
@@ -51,13 +51,13 @@ class InterruptPage(Protocol):
 def parked() -> list[str]:
     """Return what was given up and has not ended yet, in words."""
     with _parked_lock:
-        _parked[:] = [(thread, what) for thread, what in _parked if thread.is_alive()]
-        return [what for _, what in _parked]
+        _parked[:] = [parked for parked in _parked if parked[0].is_alive()]
+        return [what for _, what, _ in _parked]
 
 
-def _park(thread: threading.Thread, what: str) -> None:
+def _park(thread: threading.Thread, what: str, keeps: object = None) -> None:
     with _parked_lock:
-        _parked.append((thread, what))
+        _parked.append((thread, what, keeps))
 
 
 class Group:
@@ -86,6 +86,7 @@ class Group:
         self.generation, self.rank, self.size = generation, rank, size
         self.operation_timeout_s = operation_timeout_s
         self.interrupted = False
+        self._waiter = Waiter(f"hpresil-wait-{generation}")
         self.readable: set[tuple[int, tuple[int, ...]]] = set()
         self.sends = False
         self._backend, self._connections, self._page = backend, connections, page
@@ -105,18 +106,24 @@ class Group:
         """Start receiving into a contiguous tensor of the sender's size."""
         return self._start("recv", tensor, source, tag)
 
-    def wait(self, work: Any, deadline: Deadline) -> None:
-        """Wait for a work without the GIL.
+    def finish(self, works: list[Any], deadline: Deadline) -> None:
+        """Wait for all ``works`` without the GIL and destroy them, also those after a failed one.
 
         Raises:
-            PeerLost: It failed, was interrupted, or did not end by the deadline.
+            PeerLost: One failed, was interrupted, or did not end by the deadline.
         """
+        if not works:
+            return
         began = now()
         try:
-            if work.wait(timedelta(seconds=max(0.001, deadline.remaining()))) is False:
-                raise RuntimeError("the wait was aborted")
+            self._waiter.finish(works, deadline, lambda: self.interrupted)
         except RuntimeError as error:
             raise self.lost(f"{deadline.what} failed after {now() - began:.3f} s", error) from error
+
+    @property
+    def left_behind(self) -> bool:
+        """Whether operations were given up whose buffers may still be written to: use those never again."""
+        return self._waiter.left_behind
 
     def lost(self, what: str, error: Exception) -> PeerLost:
         """Give the group up, so that peers learn of it, and return the error to raise."""
@@ -135,7 +142,10 @@ class Group:
             self._connections.shut_down()
 
     def close(self, deadline_s: float) -> bool:
-        """Delete the group within ``deadline_s`` seconds; returns False if it had to be parked."""
+        """Delete the group within ``deadline_s`` seconds; returns False if it had to be parked.
+
+        Not while a thread waits for it: deleting a group makes it forget its pending operations.
+        """
         if self._page is not None and self._connections is not None:
             self._page.disarm_interrupt()
         self._page = None
@@ -144,6 +154,11 @@ class Group:
         self._backend = None
         if holder[0] is None:
             return True
+        self._waiter.end()
+        waiting = self._waiter.thread
+        if waiting is not None and self._waiter.left_behind:
+            _park(waiting, f"a lost operation of generation {self.generation}", holder)
+            return False
         thread = threading.Thread(target=holder.clear, daemon=True, name=f"hpresil-close-{self.generation}")
         thread.start()
         thread.join(deadline_s)

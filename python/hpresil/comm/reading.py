@@ -20,7 +20,7 @@ import torch
 
 from hpresil.base.deadline import Deadline
 from hpresil.comm.arithmetic import copy, vector
-from hpresil.comm.exchange import FOLDED, READABLE, finish, gather, others, start_gather, start_squares
+from hpresil.comm.exchange import FOLDED, READABLE, gather, others, start_gather, start_squares
 from hpresil.comm.folding import Folding
 from hpresil.comm.group import Group
 from hpresil.comm.schedule import Schedule
@@ -103,7 +103,7 @@ class Reading:
             self._folding.fold(chunk, parts)
         _, works = start_gather(group, torch.ones(1), FOLDED)
         works += start_squares(group, self._folding, self._out)
-        finish(group, works, deadline)
+        group.finish(works, deadline)
         for peer in others(group):
             self._copy(peer, self._segments.results[peer], deadline)
 

@@ -15,7 +15,7 @@ import torch
 from hpresil.base.deadline import Deadline
 from hpresil.comm import staging
 from hpresil.comm.arithmetic import BLOCK
-from hpresil.comm.exchange import finish, others, start_squares
+from hpresil.comm.exchange import others, start_squares
 from hpresil.comm.folding import Folding
 from hpresil.comm.group import Group
 from hpresil.comm.schedule import Chunk, Schedule
@@ -57,7 +57,7 @@ class Streaming:
             if place + WINDOW < len(own):
                 self._expect(own[place + WINDOW])
         self._works += start_squares(self._group, self._folding, self._out)
-        finish(self._group, self._works, deadline)
+        self._group.finish(self._works, deadline)
 
     def release(self) -> None:
         """Give the buffers back; first destroy the works that could still write to them."""
@@ -65,7 +65,7 @@ class Streaming:
         for _, _, works in self._arriving:
             works.clear()
         self._arriving.clear()
-        for buffer in self._buffers:
+        for buffer in self._buffers if not self._group.left_behind else ():
             staging.give(buffer)
         self._buffers.clear()
 
@@ -102,7 +102,7 @@ class Streaming:
         """Wait for what others contribute to a chunk, and fold it."""
         arrived, parts, works = self._arriving.popleft()
         assert arrived == chunk
-        finish(self._group, works, deadline)
+        self._group.finish(works, deadline)
         self._folding.fold(chunk, parts)
         self._free.setdefault(self._out[chunk.flat].dtype, []).extend(parts.values())
 

@@ -227,6 +227,10 @@ class Gradients:
             self.reduced = self.layout.empty()
         return self.reduced
 
+    def retire_target(self) -> None:
+        """Something may still write to the buffers of the reduced gradient: use others from now on."""
+        self.reduced = None
+
     def show_reduced(self, used: list[bool]) -> None:
         """Let ``p.grad`` be the canonical gradient; None for parameters that no slot used."""
         flats = self.target()

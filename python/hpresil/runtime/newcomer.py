@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from hpresil.base import failpoints, spans
 from hpresil.base.deadline import Deadline
-from hpresil.base.errors import GenerationChanged, JobStopped, TransferFailed
+from hpresil.base.errors import DeadlineExceeded, GenerationChanged, JobStopped, TransferFailed
 from hpresil.membership import messages as m
 from hpresil.native import Mapping
 from hpresil.runtime import step_machine as sm
@@ -48,11 +48,10 @@ class Newcomer:
             JobStopped: The job ended.
         """
         engine = self._engine
-        if self._rest is not None:
-            self._rest.join()  # it gives up within milliseconds of a newer view
+        engine.stamp("waiting")
+        self._end_older()
         state = engine.state
         generation, version, where = state.decided, state.target, self._trainer.where()
-        engine.stamp("waiting")
         with spans.span("wait"):
             number = self._await_frame(generation, version)
         if number is None:
@@ -84,6 +83,14 @@ class Newcomer:
             daemon=True,
         )
         self._rest.start()
+
+    def _end_older(self) -> None:
+        """Wait for the copy of an older generation, which gives up within milliseconds of a newer view."""
+        longest_s = self._engine.config.outside_timeout_s
+        if self._rest is not None:
+            self._rest.join(longest_s)
+            if self._rest.is_alive():
+                raise DeadlineExceeded(f"the copy for an older view has not ended within {longest_s:g} s")
 
     def _await_frame(self, generation: int, version: int) -> int | None:
         """Return the frame to read as soon as a gradient can be computed from it; None after a newer view."""

@@ -56,8 +56,13 @@ class Reducer:
             if state.decided != generation:
                 raise GenerationChanged(f"generation {generation} was replaced by {state.installed}")
             with self.engine.groups.using(generation) as group:
-                with spans.span("reduce"):
-                    self.outcome = self._exchange(group, state, numbers)
+                try:
+                    with spans.span("reduce"):
+                        self.outcome = self._exchange(group, state, numbers)
+                except Retryable:
+                    if group.left_behind:
+                        self.gradients.retire_target()
+                    raise
                 failpoints.hit("reduce.exchanged", **where)
                 with spans.span("vote"):
                     self._hold(generation)

@@ -24,6 +24,7 @@ from rank_calls import (
     reduce_here,
     stop_in_rendezvous,
     unchanged_here,
+    vote_until_lost,
 )
 from reduction_case import Case, expected, maps
 
@@ -267,3 +268,20 @@ def test_a_listening_or_replaced_socket_is_never_shut_down():
             assert accepted.recv(20) == b""
             accepted.close()
         assert not shut_down(mine)
+
+
+def test_no_vote_outlives_an_interruption_wherever_it_is(pool):
+    """Gloo loses an operation about once in ten of these, and its wait would last until the time limit."""
+    pool.need(3)
+    rng = random.Random(7)
+    for _ in range(30):
+        generation = pool.generation()
+        for rank in range(3):
+            pool.start(rank, vote_until_lost, rank=rank, size=3, generation=generation)
+        for rank in range(3):
+            assert pool.hear(rank) == ("built",)
+        threading.Event().wait(rng.random() * 0.02)
+        for rank in range(3):
+            pool.interrupt(rank)
+        for rank in range(3):
+            assert pool.result(rank) < 5.0
