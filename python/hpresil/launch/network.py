@@ -78,7 +78,8 @@ class Network:
             arenas,
             Refusals(),
             stored=frames.stored,
-            sent=frames.sent,
+            hold=frames.hold,
+            release=frames.release,
             wait_s=wait_s,
         )
         address = await self._peers.open(self._cluster.address)

@@ -69,9 +69,7 @@ class Door:
             ) from error
         # To asyncio the backlog is also how many connections it takes at once, before anybody is looked at:
         # so many descriptors must be free. The kernel may keep more of them waiting.
-        self._server = await asyncio.start_server(
-            self._admit, sock=sock, backlog=ACCEPTS, limit=STREAM_BYTES
-        )
+        self._server = await asyncio.start_server(self._admit, sock=sock, backlog=ACCEPTS, limit=STREAM_BYTES)
         sock.listen(BACKLOG)
         return int(sock.getsockname()[1])
 

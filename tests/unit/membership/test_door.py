@@ -46,7 +46,9 @@ def test_who_has_the_secret_gets_in_and_hears_an_answer() -> None:
 def test_who_has_another_secret_is_told_so_and_the_door_counts_it() -> None:
     async def scenario() -> None:
         async with door() as (port, refusals):
-            with pytest.raises(ConfigError, match=rf"{HOST}:{port} does not belong to this job.*HPRESIL_SECRET"):
+            with pytest.raises(
+                ConfigError, match=rf"{HOST}:{port} does not belong to this job.*HPRESIL_SECRET"
+            ):
                 await call(HOST, port, THEIRS, MEMBER_S)
             await eventually(lambda: refusals.counts["stranger"] == 1)
             await member_gets_in(port)
@@ -104,7 +106,13 @@ def client_hello() -> bytes:
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x00\x00\x00\x05abcde", b"\xff" * 70000, client_hello()[:-7], b""],
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x00\x00\x00\x05abcde",
+        b"\xff" * 70000,
+        client_hello()[:-7],
+        b"",
+    ],
     ids=["http", "plain frame", "noise", "half a hello", "nothing"],
 )
 def test_what_is_no_handshake_is_turned_away_counted_and_logged_once(
