@@ -206,11 +206,9 @@ class FrameTraffic:
         try:
             if self.peers is None or not address:
                 raise TransferFailed(f"node {node!r} is gone")
-            frame_bytes = await self.peers.fetch(
-                address, wish, action.frame, lambda: self._asked.pop(action, None)
-            )
+            frame_bytes = await self.peers.fetch(address, wish, action.frame, lambda: self._answered(action))
         except TransferFailed as error:
-            self._asked.pop(action, None)
+            self._answered(action)
             self.serve_failed(action.worker, action.generation, action.frame)
             self._fetch_failed(
                 action.generation, f"fetching version {action.version} from node {node}: {error}"
@@ -225,6 +223,9 @@ class FrameTraffic:
                 frame_bytes=frame_bytes,
             ),
         )
+
+    def _answered(self, action: Serve) -> None:
+        self._asked.pop(action, None)
 
     def _fetch_failed(self, generation: int, error: str) -> None:
         """Tell the coordinator, in the newcomers' name, if they still wait."""

@@ -99,7 +99,7 @@ class Network:
 
     async def _probe(self, addresses: dict[str, str]) -> None:
         failed = await self._peers.probe(addresses)
-        self._client.say(m.Reached(node=self._cluster.node, tried=list(addresses), failed=failed))
+        self._client.say(m.Reached(node=self._cluster.node, tried=addresses, failed=failed))
 
     async def _close(self) -> None:
         for task in self._tasks:

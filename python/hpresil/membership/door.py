@@ -136,8 +136,8 @@ async def call(
                 pass
             await asyncio.sleep(RETRY_S)
     raise ConfigError(
-        f"{host}:{port} does not take us for a part of this job: it hangs up after the handshake. Its log shows "
-        "why; the certificates (or the secrets) differ, or ours is not valid there any more"
+        f"{host}:{port} does not take us for a part of this job: it hangs up after the handshake. Its log "
+        "shows why; the certificates (or the secrets) differ, or ours is not valid there any more"
     )
 
 
