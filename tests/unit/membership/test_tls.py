@@ -76,7 +76,7 @@ def test_equal_secrets_give_equal_identities_and_others_do_not() -> None:
 
 
 def test_another_secret_is_refused_on_both_ends() -> None:
-    with pytest.raises(ConfigError, match="does not belong to this job.*the secrets .* differ"):
+    with pytest.raises(ConfigError, match=r"does not belong to this job.*the secrets .* differ"):
         run(lambda: enter(tls.from_secret(SECRET), tls.from_secret(b"x" * 32)))
 
 
@@ -159,13 +159,13 @@ def test_a_secret_too_short_or_too_long_is_refused(tmp_path: Path, size: int) ->
 
 
 def test_no_secret_and_what_is_no_file_are_errors_that_name_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="No such file.*copy it from the first node"):
+    with pytest.raises(ConfigError, match=r"No such file.*copy it from the first node"):
         tls.read_secret(tmp_path / "none")
     os.mkfifo(tmp_path / "pipe", 0o600)
     for path in (tmp_path, tmp_path / "pipe"):
         with pytest.raises(ConfigError, match="is not a file"):
             tls.read_secret(path)
-    with pytest.raises(ConfigError, match="cannot be written.*HPRESIL_SECRET_FILE"):
+    with pytest.raises(ConfigError, match=r"cannot be written.*HPRESIL_SECRET_FILE"):
         tls.make_secret(tmp_path / "none" / "secret")
 
 
