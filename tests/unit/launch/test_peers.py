@@ -243,7 +243,7 @@ def test_a_slow_reader_gets_the_whole_frame_and_the_sender_does_not_buffer_it() 
 
 def test_who_takes_the_last_bytes_late_gets_them_too() -> None:
     """The sender is done writing long before the reader is done reading."""
-    content = os.urandom(9 << 20)
+    content = os.urandom(24 << 20)
 
     async def scenario() -> None:
         async with node(content) as (source, address):
@@ -252,12 +252,13 @@ def test_who_takes_the_last_bytes_late_gets_them_too() -> None:
             reader, writer = await call(host, int(port), OURS, 5)
             write_message(writer, WISH)
             await read_message(reader, module.ANSWERED)
+            await asyncio.sleep(0.3)
             found = bytearray()
             while len(found) < len(content):
                 data = await reader.read(1 << 18)
                 assert data, f"cut off after {len(found)} of {len(content)} bytes"
                 found += data
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.01)
             assert found == content
             writer.transport.abort()
 
