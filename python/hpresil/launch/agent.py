@@ -15,6 +15,7 @@ guardian does this.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -23,6 +24,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+from hpresil.base.errors import TransferFailed
 from hpresil.launch import kernel, status
 from hpresil.launch.attendance import Attendance
 from hpresil.launch.conversation import Conversation, Hands
@@ -47,6 +49,7 @@ from hpresil.telemetry import trace
 
 log = logging.getLogger(__name__)
 DRAIN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 KILL_WAIT_S = 10.0
 ORPHAN_ROUNDS = 20
 
@@ -215,8 +218,8 @@ class Agent:
         try:
             async for message in self._client:
                 self._attendance.conversation.told(message)
-        except OSError as error:  # cut off, with or without a word
-            why = f": {error.strerror or error}"
+        except (OSError, TransferFailed) as error:
+            why = f": {error}"
         self._end(m.JobEnded(status=1, reason=f"the coordinator has gone{why}"))
 
     def _end(self, ended: m.JobEnded) -> None:
@@ -229,8 +232,8 @@ class Agent:
 
     def _defect(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        if isinstance(error, asyncio.CancelledError):
-            return  # a connection that is closed while it waits; this Python reports that as a defect
+        if isinstance(error, asyncio.CancelledError) or getattr(error, "errno", 0) in OUT_OF_DESCRIPTORS:
+            return  # closed while it waits (this Python reports that), or not accepted yet: tried again
         self._fail(context["message"], error)
 
     def _fail(self, what: str, error: BaseException | None) -> None:

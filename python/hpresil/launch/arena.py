@@ -169,12 +169,13 @@ class FrameBook:
                 frame.writer, frame.orphaned = None, False
         return self._advance()
 
-    def claim(self, version: int, reader: int) -> int:
-        """Return the newest sealed frame if it holds ``version``, with a reader more; else -1."""
-        if self.newest is None or self.frames[self.newest].version != version:
-            return -1
-        self.frames[self.newest].readers.add(reader)
-        return self.newest
+    def hold(self, frame: int, version: int, reader: int) -> bool:
+        """Add ``reader`` to a sealed frame if it holds ``version``; return whether it does."""
+        entry = self.frames[frame]
+        if entry.writer is not None or entry.version != version:
+            return False
+        entry.readers.add(reader)
+        return True
 
     def newest_version(self) -> int:
         """Return the version of the newest sealed frame, or -1."""

@@ -25,6 +25,8 @@ from hpresil.membership.client import Client
 
 STORE = -2
 """As a source: the newest sealed frame of another node's agent."""
+_FIRST_HOLD = -2
+"""Below this are the numbers that stand for transfers among a frame's readers; workers' are not negative."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class FrameTraffic:
         self._told: set[int] = set()  # members that have been sent the decision of this generation
         self._held_back: dict[int, list[m.ToWorker]] = {}
         self._abroad: dict[str, set[int]] = {}  # by node, who waits there for a frame of ours
+        self._asked: dict[Serve, asyncio.Task[None]] = {}  # fetches of which nothing has come yet
+        self._holds = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     # ------------------------------------------------------------------ what workers say
@@ -123,8 +127,15 @@ class FrameTraffic:
         self._roster = roster
 
     def view(self) -> None:
-        """A new view: nobody abroad waits for an older one's frame, except where one is on its way."""
+        """A new view: nobody abroad waits for an older one's frame, and we for none from abroad.
+
+        What is on its way goes on: the version may be wanted again.
+        """
         self._told, self._held_back = set(), {}
+        asked, self._asked = self._asked, {}
+        for action, fetch in asked.items():
+            fetch.cancel()
+            self.serve_failed(action.worker, action.generation, action.frame)
         for node in list(self._abroad):
             self._let_go(node)
 
@@ -169,7 +180,7 @@ class FrameTraffic:
                         m.Serve(generation=action.generation, version=action.version, frame=action.frame),
                     )
                 else:
-                    self._later(self._fetch(action))
+                    self._asked[action] = self._later(self._fetch(action))
             elif self._node_of(action.worker) == self._w.node:
                 self._send(
                     action.worker,
@@ -199,9 +210,10 @@ class FrameTraffic:
         try:
             if self.peers is None or not address:
                 raise TransferFailed(f"node {node!r} is gone")
-            frame_bytes = await self.peers.fetch(address, wish, action.frame)
+            frame_bytes = await self.peers.fetch(address, wish, action.frame, lambda: self._answered(action))
             spans.add("fetch", begin_ns, generation=action.generation, value=frame_bytes)
         except TransferFailed as error:
+            self._answered(action)
             self.serve_failed(action.worker, action.generation, action.frame)
             self._fetch_failed(
                 action.generation, f"fetching version {action.version} from node {node}: {error}"
@@ -217,6 +229,9 @@ class FrameTraffic:
             ),
         )
 
+    def _answered(self, action: Serve) -> None:
+        self._asked.pop(action, None)
+
     def _fetch_failed(self, generation: int, error: str) -> None:
         """Tell the coordinator, in the newcomers' name, if they still wait."""
         picture = self._w.picture
@@ -227,15 +242,20 @@ class FrameTraffic:
             if self._node_of(newcomer) == self._w.node:
                 self._w.client.say(m.Relayed(worker=newcomer, said=failed))
 
-    def stored(self, node: str, version: int) -> int:
-        """Return the newest sealed frame if it holds ``version``, and keep it for ``node``; else -1."""
-        found = self._book.claim(version, _reader(node))
-        if found >= 0:
-            self._abroad.setdefault(node, set()).add(_reader(node))
-        return found
+    def stored(self, version: int) -> int:
+        """Return the newest sealed frame if it holds ``version``, else -1."""
+        newest = self._book.newest
+        return newest if newest is not None and self._book.newest_version() == version else -1
 
-    def sent(self, node: str) -> None:
-        """A frame went to ``node``, well or not."""
+    def hold(self, frame: int, version: int) -> int:
+        """Keep ``frame`` as it is while it goes out, if it holds ``version``; -1 if it does not."""
+        self._holds += 1
+        reader = _FIRST_HOLD - self._holds
+        return self._holds if self._book.hold(frame, version, reader) else -1
+
+    def release(self, held: int, node: str) -> None:
+        """A frame has gone to ``node``, well or not: who waits there for it has it, or needs another."""
+        self._perform(self._book.read_done(_FIRST_HOLD - held))
         self._let_go(node)
 
     def _let_go(self, node: str) -> None:
@@ -248,17 +268,13 @@ class FrameTraffic:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _later(self, work: asyncio._CoroutineLike[None]) -> None:
+    def _later(self, work: asyncio._CoroutineLike[None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
             task.result()  # an exception is a defect, and the event loop's handler hears of it
-
-
-def _reader(node: str) -> int:
-    """Return a number that stands for an agent among a frame's readers; workers' are not negative."""
-    return -3 - sum(byte << (8 * place) for place, byte in enumerate(node.encode()))

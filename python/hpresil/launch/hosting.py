@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from hpresil.membership import messages as m
 from hpresil.membership.server import Server
 from hpresil.membership.state import Settings
 from hpresil.telemetry.record import Recorder
+
+log = logging.getLogger(__name__)
+RESERVED = frozenset({"t", "wall", "event", "name", "self"})
 
 
 class Hosting:
@@ -100,11 +104,19 @@ class Hosting:
                 self.progress.event("NodeJoined", node=node, pid=message.pid, address=message.address)
                 self._terminal.say(f"node {node} joined ({message.address})")
             case m.Noted():
-                self.progress.event(message.event, **{**message.fields, "node": node})
+                self._noted(node, message)
             case m.Relayed(worker=worker, said=m.Committed() as committed):
                 self._committed(worker, committed)
             case m.Relayed(said=m.Logged() as logged):
                 self.progress.logged(logged)
+
+    def _noted(self, node: str, noted: m.Noted) -> None:
+        """Write down an event of another node; whatever an agent says, it is a line of ours or none."""
+        fields = {key: value for key, value in noted.fields.items() if key not in RESERVED}
+        try:
+            self.progress.event(noted.event, **{**fields, "node": node})
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            log.warning("event %.100r of node %s cannot be written: %r", noted.event, node, error)
 
     def _node_lost(self, node: str, why: str) -> None:
         workers = [w.id for w in self.server.state.workers.values() if w.node == node]
@@ -130,6 +142,6 @@ class Hosting:
     def _committed(self, worker: int, committed: m.Committed) -> None:
         try:
             self.progress.committed(worker, committed)
-        except (Divergence, DataError, ValueError) as error:
+        except (Divergence, DataError, ValueError, OverflowError) as error:
             reason = f"{type(error).__name__}: {error}"
             self.server.break_off(m.Broken(reason=reason, worker=worker, step=committed.step))

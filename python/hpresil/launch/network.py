@@ -85,7 +85,8 @@ class Network:
             arenas,
             Refusals(),
             stored=frames.stored,
-            sent=frames.sent,
+            hold=frames.hold,
+            release=frames.release,
             wait_s=wait_s,
         )
         address = await self._peers.open(self._cluster.address)
@@ -106,7 +107,7 @@ class Network:
 
     async def _probe(self, addresses: dict[str, str]) -> None:
         failed = await self._peers.probe(addresses)
-        self._client.say(m.Reached(node=self._node, tried=list(addresses), failed=failed))
+        self._client.say(m.Reached(node=self._node, tried=addresses, failed=failed))
 
     async def _close(self) -> None:
         for task in self._tasks:

@@ -69,9 +69,10 @@ class Peers:
         credentials: The job's.
         arenas: The frames of this node.
         refusals: Counts what is turned away.
-        stored: Returns the frame of the newest sealed version if it is this one, else -1, and keeps it from
-            being filled again until `sent` is called with the same node.
-        sent: Called when a frame has gone to a node, well or not.
+        stored: Returns the frame of the newest sealed version if it is this one, else -1.
+        hold: Keeps a frame from being filled again if it holds this version, and returns a number for
+            `release`; -1: it does not hold it (any more).
+        release: Called with that number when the frame has gone out, well or not, and to which node.
         wait_s: How long a request may wait for its frame.
     """
 
@@ -81,12 +82,13 @@ class Peers:
         arenas: Arenas,
         refusals: Refusals,
         *,
-        stored: Callable[[str, int], int],
-        sent: Callable[[str], None],
+        stored: Callable[[int], int],
+        hold: Callable[[int, int], int],
+        release: Callable[[int, str], None],
         wait_s: float,
     ) -> None:
         self._credentials, self._arenas, self._refusals = credentials, arenas, refusals
-        self._stored, self._sent, self._wait_s = stored, sent, wait_s
+        self._stored, self._hold, self._release, self._wait_s = stored, hold, release, wait_s
         self._offered: dict[tuple[int, int], int] = {}
         self._change = asyncio.Condition()
         self._door = Door(self._visit, credentials, refusals)
@@ -115,8 +117,12 @@ class Peers:
             self._offered[generation, version] = frame
             self._change.notify_all()
 
-    async def fetch(self, address: str, wish: Fetch, frame: int) -> int:
+    async def fetch(
+        self, address: str, wish: Fetch, frame: int, begun: Callable[[], None] = lambda: None
+    ) -> int:
         """Copy a frame of another node into ``frame`` here; return its bytes.
+
+        ``begun`` is called when the other agent has the frame and its bytes come.
 
         Raises:
             TransferFailed: the other agent has no such frame, stalls, or is gone; the frame's content is
@@ -127,17 +133,21 @@ class Peers:
                 reader, writer = await _call(address, self._credentials)
                 try:
                     write_message(writer, wish)
-                    return await self._receive(reader, self._arenas.fds[frame])
+                    size = await self._announced(reader)
+                    begun()
+                    return await self._receive(reader, size, self._arenas.fds[frame])
                 finally:
                     writer.transport.abort()
         except (OSError, EOFError, TimeoutError, ConfigError) as error:  # the last: no memory either
             raise TransferFailed(f"{address}: {str(error) or 'no answer in time'}") from error
 
-    async def _receive(self, reader: asyncio.StreamReader, fd: int) -> int:
+    async def _announced(self, reader: asyncio.StreamReader) -> int:
         answer = await read_message(reader, ANSWERED)
         if not isinstance(answer, Coming) or answer.frame_bytes < 0:
             raise TransferFailed(answer.error if isinstance(answer, Coming) else "the agent hung up")
-        size = answer.frame_bytes
+        return answer.frame_bytes
+
+    async def _receive(self, reader: asyncio.StreamReader, size: int, fd: int) -> int:
         await self._arenas.grow(size)
         # The page with the seal comes first and is written last: a newcomer may look into the frame by then.
         os.pwrite(fd, bytes(SEAL_PAGE_BYTES), 0)
@@ -178,24 +188,25 @@ class Peers:
                 write_message(writer, Pong())
                 await writer.drain()
             elif wish is not None:
-                await self._send(wish, writer)
+                await self._send(wish, reader, writer)
         except (TransferFailed, TimeoutError) as error:
             self._refusals.turn_away("peer", str(error) or "a slow one")
         finally:
             writer.close()
 
-    async def _send(self, wish: Fetch, writer: asyncio.StreamWriter) -> None:
+    async def _send(self, wish: Fetch, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         frame = await self._frame_for(wish)
-        try:
-            if frame < 0:
-                error = f"version {wish.version} is not here for generation {wish.generation}"
-                write_message(writer, Coming(frame_bytes=-1, error=error))
-            else:
+        held = self._hold(frame, wish.version) if frame >= 0 else -1
+        if held < 0:
+            error = f"version {wish.version} is not here for generation {wish.generation}"
+            write_message(writer, Coming(frame_bytes=-1, error=error))
+        else:
+            try:
                 await self._send_frame(frame, writer)
-            async with asyncio.timeout(STALL_S):
-                await writer.drain()
-        finally:
-            self._sent(wish.node)
+            finally:
+                self._release(held, wish.node)
+        async with asyncio.timeout(STALL_S):
+            await reader.read(1)  # it hangs up when it has everything; to close before that would cut the end
 
     async def _send_frame(self, frame: int, writer: asyncio.StreamWriter) -> None:
         size, done = self._arenas.used[frame], 0
@@ -210,7 +221,7 @@ class Peers:
 
     async def _frame_for(self, wish: Fetch) -> int:
         if wish.stored:
-            return self._stored(wish.node, wish.version)
+            return self._stored(wish.version)
         key = (wish.generation, wish.version)
         try:
             async with asyncio.timeout(self._wait_s), self._change:
@@ -222,4 +233,7 @@ class Peers:
 
 async def _call(address: str, credentials: Credentials) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     host, _, port = address.rpartition(":")
-    return await call(host, int(port), credentials, PROBE_S)
+    try:
+        return await call(host, int(port), credentials, PROBE_S)
+    except (ValueError, OverflowError) as error:  # another agent said so
+        raise TransferFailed(f"{address[:100]!r} is no address: {error}") from error

@@ -27,6 +27,7 @@ from hpresil.membership.tls import Credentials
 
 FIRST_MESSAGE_S = 10.0
 SILENCE_S = 5.0
+PAUSE_S = 1.0
 CLOSE_S = 2.0
 MAX_UNSENT_BYTES = 64 << 20
 
@@ -69,6 +70,7 @@ class Connections:
         self._on_said, self._on_gone, self._on_defect = on_said, on_gone, on_defect
         self._agents: dict[str, asyncio.StreamWriter] = {}
         self._heard: dict[str, float] = {}
+        self._looked = now()
         self._handlers: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._server: asyncio.Server | None = None
         self._door: Door | None = None
@@ -83,6 +85,9 @@ class Connections:
                 await door.open(self._listen.host, self._listen.port)
                 self._door = door
         except BaseException:
+            if self._server is not None:
+                self._server.close()
+                self._server = None
             sock.close()
             self.path.unlink(missing_ok=True)
             raise
@@ -122,7 +127,13 @@ class Connections:
         write_message(agent, action)
 
     def drop_silent(self) -> None:
-        """Disconnect agents of other nodes that have said nothing for too long."""
+        """Disconnect agents of other nodes that have said nothing for too long; to be called often.
+
+        While this process itself did not run, nobody could be heard: that time does not count.
+        """
+        pause, self._looked = now() - self._looked, now()
+        if pause > PAUSE_S:
+            self._heard = {node: heard + pause for node, heard in self._heard.items()}
         for node, heard in self._heard.items():
             if now() - heard > SILENCE_S and node in self._agents:
                 self._refusals.turn_away("silent", f"node {node!r} for {now() - heard:.1f} s")
@@ -171,7 +182,8 @@ class Connections:
                 self._on_gone(node, why)
             writer.close()
             with contextlib.suppress(OSError):
-                await writer.wait_closed()
+                async with asyncio.timeout(CLOSE_S):
+                    await writer.wait_closed()
 
     async def _introduced(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str | None:
         """Return the node that this connection speaks for, None if it may not speak."""
@@ -183,6 +195,9 @@ class Connections:
             self._refusals.turn_away("no introduction", f"it began with {type(first).__name__}")
             return None
         reason = ""
+        if not first.node:
+            self._refusals.turn_away("no introduction", "an agent of a node without a name")
+            return None
         if first.node in self._agents:
             reason = f"node {first.node!r} is connected already (process {first.pid} claims it again)"
             self._refusals.turn_away("second agent", reason)

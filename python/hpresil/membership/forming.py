@@ -109,7 +109,7 @@ def _shown(value: str | None) -> str:
 def _refuse(turn: Turn, worker: int, difference: str) -> None:
     """Keep out a worker that would compute other bits."""
     reason = f"worker {worker} differs from worker {turn.state.facts_of}: {difference}"
-    if turn.state.phase == "forming":
+    if turn.state.phase in ("joining", "forming"):
         turn.fence(worker, reason)
         ending.end(turn, Ending(status=1, reason=f"Refused: {reason}", worker=worker))
         return

@@ -151,7 +151,7 @@ def _worker_lost(turn: Turn, event: m.WorkerLost) -> None:
     if turn.state.phase == "stopping":
         ending.lost(turn, worker.id, event.reason)
         return
-    if turn.state.phase == "forming":
+    if turn.state.phase in ("joining", "forming"):
         forming.lost(turn, worker, event)
         return
     if worker.phase == "member":

@@ -325,10 +325,10 @@ class Alive(Message, frozen=True, kw_only=True):
 
 
 class Reached(Message, frozen=True, kw_only=True):
-    """Answer to `Probe`: the nodes that were tried, and those of them that could not be reached, why."""
+    """Answer to `Probe`: the agents that were tried (node → HOST:PORT), and who could not be reached, why."""
 
     node: str
-    tried: list[str]
+    tried: dict[str, str]
     failed: dict[str, str] = {}
 
 

@@ -21,9 +21,13 @@ def joined(turn: Turn, message: AgentJoined) -> None:
     if message.node in state.nodes or state.phase in ("stopping", "ended"):
         return
     others = {node.name: node.address for node in state.nodes.values()}
-    unproven = (*others, message.node) if others else ()
     node = Node(
-        name=message.node, order=state.joined, address=message.address, since=turn.now, unproven=unproven
+        name=message.node,
+        order=state.joined,
+        address=message.address,
+        since=turn.now,
+        unproven=tuple(others),
+        untried=tuple(others),
     )
     turn.set(nodes={**state.nodes, node.name: node}, joined=state.joined + 1)
     if others:
@@ -33,15 +37,18 @@ def joined(turn: Turn, message: AgentJoined) -> None:
 
 
 def reached(turn: Turn, message: Reached) -> None:
-    """Take in which other agents an agent could reach."""
-    for other, error in message.failed.items():
-        if other in turn.state.nodes and message.node in turn.state.nodes:
-            _apart(turn, message.node, other, error)
+    """Take in which other agents an agent could reach; what it says of one that came anew is too old."""
+    nodes = turn.state.nodes
+    tried = [node for node, where in message.tried.items() if node in nodes and nodes[node].address == where]
+    if message.node not in nodes:
+        return
+    for other in tried:
+        if other in message.failed:
+            _apart(turn, message.node, other, message.failed[other])
             return
-    for node in list(turn.state.nodes.values()):
-        if node.name == message.node or node.name in message.tried:
-            left = tuple(name for name in node.unproven if name != message.node)
-            _put(turn, msgspec.structs.replace(node, unproven=left))
+    for other in tried:
+        _put(turn, _without(turn.state.nodes[other], unproven=message.node))
+        _put(turn, _without(turn.state.nodes[message.node], untried=other))
 
 
 def _apart(turn: Turn, one: str, other: str, error: str) -> None:
@@ -59,8 +66,7 @@ def forget(turn: Turn, name: str) -> None:
     """Take a node out, also of what the others still have to prove."""
     nodes = {node.name: node for node in turn.state.nodes.values() if node.name != name}
     for node in nodes.values():
-        left = tuple(other for other in node.unproven if other != name)
-        nodes[node.name] = msgspec.structs.replace(node, unproven=left)
+        nodes[node.name] = _without(node, unproven=name, untried=name)
     sealed = {node: sealed for node, sealed in turn.state.sealed.items() if node != name}
     turn.set(nodes=nodes, sealed=sealed)
 
@@ -106,7 +112,15 @@ def started(turn: Turn, node: Node) -> None:
 
 
 def _proven(turn: Turn) -> list[Node]:
-    return [node for node in turn.state.nodes.values() if not node.unproven]
+    return [node for node in turn.state.nodes.values() if not node.unproven and not node.untried]
+
+
+def _without(node: Node, *, unproven: str = "", untried: str = "") -> Node:
+    return msgspec.structs.replace(
+        node,
+        unproven=tuple(name for name in node.unproven if name != unproven),
+        untried=tuple(name for name in node.untried if name != untried),
+    )
 
 
 def _put(turn: Turn, node: Node) -> None:

@@ -208,8 +208,11 @@ class Server:
             self._events.put_nowait(NodeLost(node=node, why=why))
 
     def _take(self, node: str, message: FromAgent) -> None:
-        if self._on_said is not None:
-            self._on_said(node, message)
+        if getattr(message, "node", node) != node:
+            self._refusals.turn_away(
+                "foreign node", f"node {node!r} says {type(message).__name__} for another"
+            )
+            return
         if isinstance(message, Relayed | WorkerStarted | WorkerLost):
             known = self.state.workers.get(message.worker)
             if known is not None and known.node != node:
@@ -217,6 +220,8 @@ class Server:
                     "foreign worker", f"node {node!r} speaks for worker {message.worker}"
                 )
                 return
+        if self._on_said is not None:
+            self._on_said(node, message)
         if isinstance(message, Relayed) and isinstance(message.said, StoreSet | StoreGet):
             self._rendezvous_message(message.worker, message.said)
             return

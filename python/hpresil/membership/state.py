@@ -130,7 +130,8 @@ class Node(Value, frozen=True, kw_only=True):
     """One agent that is connected.
 
     ``order``: how many joined before it. ``unproven``: the agents whose word is still awaited that they
-    reach it, or that it reaches the others. ``started``: processes started there so far.
+    reach it; ``untried``: those of which it has not said yet that it reaches them. ``started``: processes
+    started there so far.
     """
 
     name: str
@@ -138,6 +139,7 @@ class Node(Value, frozen=True, kw_only=True):
     address: str
     since: float
     unproven: tuple[str, ...] = ()
+    untried: tuple[str, ...] = ()
     started: int = 0
 
 

@@ -52,7 +52,8 @@ class Credentials:
         fd = os.memfd_create("hpresil-identity", os.MFD_CLOEXEC)  # the library reads files only
         try:
             os.write(fd, self.key + self.certificate)
-            context.load_cert_chain(f"/proc/self/fd/{fd}")
+            # A key with a passphrase is an error; without one given here the library would ask the terminal.
+            context.load_cert_chain(f"/proc/self/fd/{fd}", password="")
             context.load_verify_locations(cadata=self.authority.decode())
         except (ssl.SSLError, ValueError) as error:
             raise ConfigError(f"certificate, key and authority do not go together: {error}") from None
@@ -110,14 +111,17 @@ def read_secret(path: Path) -> bytes:
         ConfigError: there is none, others may read it, or it is too short or long to be one.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not block
     except OSError as error:
         raise ConfigError(
             f"the job's secret {path} cannot be read: {error.strerror}; copy it from the first node (it is "
             "made there), and name it with HPRESIL_SECRET_FILE"
         ) from error
     try:
-        mode = stat.S_IMODE(os.fstat(fd).st_mode)
+        found = os.fstat(fd).st_mode
+        if not stat.S_ISREG(found):
+            raise ConfigError(f"the job's secret {path} is not a file")
+        mode = stat.S_IMODE(found)
         if mode & 0o077:
             raise ConfigError(f"the job's secret {path} has mode {mode:o}: others can read it; chmod 600 it")
         secret = os.read(fd, MAX_SECRET_BYTES + 1)
@@ -132,12 +136,20 @@ def read_secret(path: Path) -> bytes:
 
 
 def make_secret(path: Path) -> None:
-    """Write a new secret, mode 0600, unless there is one."""
+    """Write a new secret, mode 0600, unless there is one. Nobody ever sees a part of it."""
+    new = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        return
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(secrets.token_bytes(32))
+            os.link(new, path)
+        except FileExistsError:
+            pass  # another process was faster, or an earlier job
+        finally:
+            os.unlink(new)
     except OSError as error:
-        raise ConfigError(f"the job's secret {path} cannot be written: {error.strerror}") from error
-    with os.fdopen(fd, "wb") as file:
-        file.write(secrets.token_bytes(32))
+        raise ConfigError(
+            f"the job's secret {path} cannot be written: {error.strerror}; make it yourself and name it with "
+            f"HPRESIL_SECRET_FILE, for example: (umask 077; head -c 32 /dev/urandom > FILE)"
+        ) from error
