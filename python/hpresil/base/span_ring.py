@@ -8,7 +8,7 @@ ended. If the process is killed, that table says what it was doing.
 `docs/formats.md` has the layout byte by byte. Everything here works on plain memory: no clock, no file.
 
 Not guaranteed: who looks at memory that is being written may see the newest record or an entry of the open
-table half written. Readers of live memory therefore take records only up to a count they saw earlier.
+table half written. Readers of live memory therefore leave the newest records for later.
 """
 
 from __future__ import annotations
@@ -113,7 +113,8 @@ def open_spans(memory: Memory) -> Iterator[Span]:
     """Yield the spans that are open, outer ones first."""
     for place in range(TRACKS * DEPTH):
         span = Span(*RECORD.unpack_from(memory, OPEN_AT + place * RECORD_BYTES))
-        if span.begin_ns:
+        # The name is written last: without one, the process was killed while it wrote this entry.
+        if span.begin_ns and span.name:
             yield span
 
 

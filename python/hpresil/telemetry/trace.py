@@ -34,6 +34,7 @@ LOOK_S = 0.25
 CLOSE_S = 2.0
 MEMORY_SPANS = 8192  # 512 KiB a process; at 1000 spans a second it holds 8 s
 FILE_SPANS = 1 << 17  # 8 MiB a process
+YOUNG = 64
 SUFFIX = ".spans"
 DATA = b"data".ljust(ring.NAME_BYTES, b"\0")
 
@@ -163,22 +164,20 @@ class _Kept:
         """Copy what is new; return it. Raises OSError, and is as before then."""
         over = self.over
         (written,) = ring.COUNT.unpack_from(self._memory, ring.WRITTEN_AT)
-        # What was counted at the last look is whole by now; of a process that has ended, everything is.
-        until, self._seen = written if over else self._seen, written
+        # Some processors let others see a count before what it counts, for nanoseconds: the newest few have
+        # to wait for the next look, unless they are as old as the last one or their writer has ended.
+        until = written if over or written == self._seen else max(self._seen, written - YOUNG)
+        self._seen = written
         head = bytearray(self._memory[: ring.HEADER_BYTES])
         pieces = self._pieces(max(self._copied, written - self._capacity), until)
         if not over:
             (later,) = ring.COUNT.unpack_from(self._memory, ring.WRITTEN_AT)
             pieces = [_without(piece, later - self._capacity) for piece in pieces]
-        if self._fd < 0:
-            self.path.parent.mkdir(exist_ok=True)
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        self._open(head)
         for first, piece in pieces:
             self._write(first, piece)
         done = max(until, self._copied)
-        ring.COUNT.pack_into(head, ring.CAPACITY_AT, self._file_spans)
-        ring.COUNT.pack_into(head, ring.WRITTEN_AT, done)
-        _write_all(self._fd, head, 0)
+        self._write_head(head, done)
         self._copied = done
         return [piece for _, piece in pieces]
 
@@ -188,6 +187,18 @@ class _Kept:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def _open(self, head: bytearray) -> None:
+        """Make the file with an empty trace: whatever is killed from here on, it can be read."""
+        if self._fd < 0:
+            self.path.parent.mkdir(exist_ok=True)
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            self._write_head(head, 0)
+
+    def _write_head(self, head: bytearray, written: int) -> None:
+        ring.COUNT.pack_into(head, ring.CAPACITY_AT, self._file_spans)
+        ring.COUNT.pack_into(head, ring.WRITTEN_AT, written)
+        _write_all(self._fd, head, 0)
 
     def _pieces(self, first: int, until: int) -> list[tuple[int, bytes]]:
         """Return the records from ``first`` to ``until`` as contiguous pieces of memory."""

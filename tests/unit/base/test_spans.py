@@ -209,6 +209,12 @@ def test_a_profiler_sees_the_same_names_in_pairs(memory):
     assert seen == ["step", "slot", "data", "end", "end", "end", "apply", "end"]
 
 
+def test_an_entry_of_the_open_table_that_was_being_written_is_left_out():
+    made = ring.header(capacity=1, pid=1, worker=0, wall_offset_ns=0, node="n")
+    ring.RECORD.pack_into(made, ring.OPEN_AT, 0, 77, 0, 0, 0, 0, 0, 0, 0, 0, b"")
+    assert list(ring.open_spans(made)) == []
+
+
 def test_foreign_memory_is_refused():
     with pytest.raises(ValueError, match="does not begin like a trace"):
         ring.head(bytes(ring.HEADER_BYTES))
