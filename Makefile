@@ -5,6 +5,7 @@
 #
 # Needs Python 3.11 or newer with its headers, g++ and make; CMake and Ninja come from the package index.
 #   PYTHON=/path/to/python3     the interpreter of .venv
+#   TEST_JOBS=2                 how many test files run at once
 #   HPRESIL_CUDA=OFF            builds without CUDA although nvcc is there
 #   TORCH_INDEX=URL             a package index added for torch; default: PyTorch's index of CPU builds unless
 #                               pip would take a CPU build anyway, since the default index serves builds
@@ -16,6 +17,7 @@ SHELL := /bin/bash
 .PHONY: demo test lint tidy native clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
+TEST_JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := $(VENV)/.packages-installed
@@ -28,7 +30,7 @@ demo: $(NATIVE)
 	$(BIN)/hpresil demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(TEST_JOBS) --dist loadfile
 
 lint: $(NATIVE)
 	$(BIN)/ruff check .

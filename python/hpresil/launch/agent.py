@@ -202,8 +202,7 @@ class Agent:
         self._directory.announce(facts | self._sockets.places())
         if self._hosting is not None:
             self._hosting.begun()
-        resumed = f", from version {self._resume[1]}" if self._resume else ""
-        self._terminal.say(f"{job.crew()}{resumed}; logs and events are in {self._directory.path}")
+        self._terminal.say(f"{job.crew(self._resume)}; logs and events are in {self._directory.path}")
 
     def _describe(self) -> status.Status:
         state = self._hosting.server.state if self._hosting else None

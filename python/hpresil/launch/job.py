@@ -65,9 +65,9 @@ class Job:
     metrics_port: int = 0
     metrics_addr: str = "127.0.0.1"
 
-    def crew(self) -> str:
-        """Return who is to run, in words."""
+    def crew(self, resume: tuple[Path, int] | None) -> str:
+        """Return who is to run, and from which saved version, in words."""
         workers = f"{self.workers} worker{'s' * (self.workers > 1)}"
         spares = f" and {self.spares} spare{'s' * (self.spares > 1)}" if self.spares else ""
         nodes = f" on {self.cluster.nnodes} nodes" if self.cluster and self.cluster.nnodes > 1 else ""
-        return f"{workers}{spares}{nodes}"
+        return f"{workers}{spares}{nodes}{f', from version {resume[1]}' if resume else ''}"

@@ -12,7 +12,7 @@ from hpresil.launch.hosting import Hosting
 from hpresil.launch.picture import Picture
 from hpresil.launch.progress import Progress
 from hpresil.membership import messages as m
-from hpresil.telemetry.events import EventLog, read
+from hpresil.telemetry.events import read
 from hpresil.telemetry.record import Recorder
 
 
@@ -20,8 +20,8 @@ def hosting(directory: Path) -> Hosting:
     job: Any = SimpleNamespace(cluster=SimpleNamespace(node="here"))
     terminal: Any = SimpleNamespace(say=lambda text: None)
     made = Hosting(job, SimpleNamespace(), None, Picture(), terminal)  # type: ignore[arg-type]
-    log = EventLog(directory / "events.jsonl")
-    made.progress = Progress(log, directory / "metrics.jsonl", Recorder(None, 0), made._picture)
+    files: Any = SimpleNamespace(events=directory / "events.jsonl", metrics=directory / "metrics.jsonl")
+    made.progress = Progress(files, Recorder(None, 0), made._picture)
     return made
 
 
