@@ -38,13 +38,14 @@ def back(value):
         torch.device("cuda:3"),
         torch.Size([2, 3]),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,  # a set's text differs from process to process
 )
 def test_values_come_back_equal_and_of_the_same_type(value):
     found = back(value)
     assert found == value
     assert type(found) is type(value)
-    assert repr(found) == repr(value)
+    if not isinstance(value, set | frozenset):  # their order depends on how they were filled
+        assert repr(found) == repr(value)
 
 
 @pytest.mark.parametrize(
