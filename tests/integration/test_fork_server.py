@@ -40,8 +40,10 @@ drawn = [torch.initial_seed(), float(numpy.random.rand()), os.urandom(4).hex(), 
 step = torch.nn.Linear(4, 4)
 torch.optim.AdamW(step.parameters()).step()
 print(json.dumps([facts, drawn]))
-""".replace("OWN", repr(("HPRESIL_SOCKET", "HPRESIL_AGENT_PID", "HPRESIL_RUN_DIR", "HPRESIL_LOG_DIR",
-                         "HPRESIL_PAGE_FD", "HPRESIL_ARENA_FDS", "TORCHELASTIC_RUN_ID")))  # fmt: skip
+""".replace("OWN", repr((
+    "HPRESIL_SOCKET", "HPRESIL_AGENT_PID", "HPRESIL_RUN_DIR", "HPRESIL_LOG_DIR", "HPRESIL_PAGE_FD",
+    "HPRESIL_ARENA_FDS", "HPRESIL_TRACE_FD", "TORCHELASTIC_RUN_ID",
+)))  # fmt: skip
 
 
 TWO = ("--nproc-per-node", "2")

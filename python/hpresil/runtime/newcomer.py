@@ -62,8 +62,9 @@ class Newcomer:
             mapping = self._frames.filled(number)
             if mapping is None:
                 raise TransferFailed(f"frame {number} is empty")
-            with spans.span("restore", generation=generation):
+            with spans.span("restore", generation=generation) as restoring:
                 copy = _Copy(mapping, self._trainer.tracked, version, self._threads)
+                restoring.value = copy.frame.state.nbytes
                 copy.begin()
         except (TransferFailed, OSError) as error:
             self._failed(generation, error)

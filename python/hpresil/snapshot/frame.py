@@ -146,10 +146,11 @@ class Frame:
             if self._rows[index].nbytes:
                 (fused if is_plain(tensor) else others).append((index, tensor))
         try:
-            for piece in self._pieces(fused):
-                between()
-                self._copy_fused(piece, threads)
-            self._copy_checked(others)
+            with spans.span(f"copy {section}"):
+                for piece in self._pieces(fused):
+                    between()
+                    self._copy_fused(piece, threads)
+                self._copy_checked(others)
             self.check_seal()
         except TransferFailed as error:
             raise StateTorn(
@@ -262,7 +263,6 @@ def restore(
     restoration = tracked.prepare(frame.state)
     restoration.count_change()
     for section in SECTIONS:
-        with spans.span(f"copy {section}"):
-            frame.copy(restoration, section, threads)
+        frame.copy(restoration, section, threads)
     restoration.finish()
     return frame.version, frame.state.nbytes
