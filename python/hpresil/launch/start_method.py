@@ -135,8 +135,12 @@ class ForkServer:
 
     async def _until_ready(self) -> None:
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(READY_S):
-            answer = await loop.sock_recv(self._control, ANSWER_BYTES)
+        try:
+            async with asyncio.timeout(READY_S):
+                answer = await loop.sock_recv(self._control, ANSWER_BYTES)
+        except TimeoutError:  # a slow disk: others would wait as long, one after the other
+            self.why_not = f"the imports took more than {READY_S:g} s"
+            raise
         if not answer:
             raise ConnectionError(f"it ended while it was starting; see {self._log}")
         said = json.loads(answer)

@@ -142,6 +142,10 @@ class Loop:
             lambda: engine.state.phase != "arriving", engine.config.outside_timeout_s, "the rest of the state"
         )
 
+    def has_state(self) -> bool:
+        """Whether this worker holds a whole version."""
+        return self._engine.state.held >= 0
+
     # ------------------------------------------------------------------ spares and newcomers
 
     def _rehearse(self) -> Iterator[Step]:

@@ -18,7 +18,6 @@ from hpresil.base import failpoints, spans
 from hpresil.base.deadline import Deadline
 from hpresil.base.errors import DeadlineExceeded, GenerationChanged, JobStopped, TransferFailed
 from hpresil.membership import messages as m
-from hpresil.native import Mapping
 from hpresil.runtime import step_machine as sm
 from hpresil.runtime.frames import Frames
 from hpresil.runtime.trainer import Trainer
@@ -53,17 +52,15 @@ class Newcomer:
         state = engine.state
         generation, version, where = state.decided, state.target, self._trainer.where()
         with spans.span("wait"):
-            number = self._await_frame(generation, version)
-        if number is None:
+            found = self._await_frame(generation, version)
+        if found is None:
             return
         engine.stamp("restoring")
         failpoints.hit("restore.begin", **{**where, "step": version})
         try:
-            mapping = self._frames.filled(number)
-            if mapping is None:
-                raise TransferFailed(f"frame {number} is empty")
             with spans.span("restore", generation=generation) as restoring:
-                copy = _Copy(mapping, self._trainer.tracked, version, self._threads)
+                frame = found if isinstance(found, Frame) else self._open(found)
+                copy = _Copy(frame, self._trainer.tracked, version, self._threads)
                 restoring.value = copy.frame.state.nbytes
                 copy.begin()
         except (TransferFailed, OSError) as error:
@@ -93,8 +90,17 @@ class Newcomer:
             if self._rest.is_alive():
                 raise DeadlineExceeded(f"the copy for an older view has not ended within {longest_s:g} s")
 
-    def _await_frame(self, generation: int, version: int) -> int | None:
-        """Return the frame to read as soon as a gradient can be computed from it; None after a newer view."""
+    def _open(self, number: int) -> Frame:
+        mapping = self._frames.filled(number)
+        if mapping is None:
+            raise TransferFailed(f"frame {number} is empty")
+        return Frame(mapping, EARLY)
+
+    def _await_frame(self, generation: int, version: int) -> Frame | int | None:
+        """Return the frame to read as soon as a gradient can be computed from it.
+
+        Its number if it is sealed for good, so that what is wrong with it is told; None after a newer view.
+        """
         engine = self._engine
         deadline = Deadline(engine.config.outside_timeout_s, f"version {version} for generation {generation}")
         while True:
@@ -108,7 +114,10 @@ class Newcomer:
             for number in range(len(self._frames)):
                 mapping = self._frames.filled(number)
                 if mapping is not None and holds(mapping, version, generation, EARLY):
-                    return number
+                    try:
+                        return Frame(mapping, EARLY)
+                    except TransferFailed:
+                        pass  # its writer has just cleared the seal to add a section: look again
             deadline.check()
             with engine.changed:
                 engine.changed.wait(POLL_S)
@@ -184,8 +193,8 @@ class Newcomer:
 class _Copy:
     """One copy out of one frame. ``begun``: all but the last section is installed."""
 
-    def __init__(self, mapping: Mapping, tracked: Tracked, version: int, threads: int) -> None:
-        self.frame = Frame(mapping, EARLY)
+    def __init__(self, frame: Frame, tracked: Tracked, version: int, threads: int) -> None:
+        self.frame = frame
         self.frame.check_version(version)
         self.begun = False
         self._restoration = tracked.prepare(self.frame.state)

@@ -226,12 +226,13 @@ class Run:
         return function
 
     def _call_writers(self, loop: Loop) -> None:
-        is_writer = self.rank == 0
-        if is_writer and not self._was_writer and self._writers:
+        if self.rank == 0 and not self._was_writer and self._writers:
             loop.await_state()  # a writer may want to write all of it
+            if self.rank != 0 or not loop.has_state():
+                return  # it was given up for a newer view; the next step asks again
             for function in self._writers:
                 function()
-        self._was_writer = is_writer
+        self._was_writer = self.rank == 0
 
     @contextmanager
     def pause_watchdog(self, reason: str) -> Iterator[None]:

@@ -66,7 +66,9 @@ def test_nobody_waits_for_ever_for_a_silent_server(tmp_path, monkeypatch):
     monkeypatch.setattr(start_method, "FORK_S", 0.2)
     assert ask(tmp_path, READY, "sleep")[0] == [None]
     monkeypatch.setattr(start_method, "READY_S", 0.2)
-    assert ask(tmp_path, "", "sleep")[0] == [None]
+    answers, why, starts = ask(tmp_path, "", "sleep", times=3)
+    assert (answers, starts) == ([None] * 3, 1), "each worker waited for the imports anew"
+    assert "took more than" in why
 
 
 def test_a_server_that_cannot_be_started_says_why(tmp_path):
