@@ -284,10 +284,13 @@ def test_a_damaged_frame_is_refused_and_copied_again(
 def test_a_second_fault_while_a_state_arrives_does_not_show(
     victim: str, undisturbed: list[Any], tmp_path: Path
 ) -> None:
-    """The newcomer computes with version 5 and does not have all of it yet."""
-    slow = {"id": "slow", "point": "restore.rest", "action": "sleep", "seconds": 1.0, "step": 5}
+    """The newcomer computes with a version and does not have all of it yet.
+
+    It is version 4 if nobody but the killed worker has applied step 4 by then.
+    """
+    slow = {"id": "slow", "point": "restore.rest", "action": "sleep", "seconds": 1.0, "from_step": 4}
     second = {"id": "second", "action": "kill", "point": "slot.end" if victim == "newcomer" else "serve.end"}
-    where = {"worker": 3, "step": 5} if victim == "newcomer" else {"from_step": 5}
+    where = {"worker": 3, "from_step": 4} if victim == "newcomer" else {"from_step": 4}
     faults = [fault("slot.begin", "kill", rank=1, step=5), slow, {**second, **where}]
     done = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, nproc=3, spares=1, faults=faults)
     assert done.status == 0, done.output
@@ -328,8 +331,8 @@ def test_too_few_workers_save_and_stop_and_a_resume_goes_on(undisturbed: list[An
 
 def test_all_workers_lost_go_on_from_the_agents_memory(undisturbed: list[Any], tmp_path: Path) -> None:
     faults = [
-        {"id": f"kill{rank}", "point": "slot.begin", "action": "kill", "rank": rank, "step": 5}
-        for rank in (0, 1)
+        {"id": f"kill{worker}", "point": "slot.begin", "action": "kill", "worker": worker, "from_step": 5}
+        for worker in (0, 1)
     ]
     done = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, nproc=2, faults=faults)
     assert done.status == 0, done.output

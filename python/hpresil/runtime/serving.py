@@ -23,6 +23,8 @@ from hpresil.snapshot import filling
 from hpresil.snapshot.state import State
 from hpresil.snapshot.tracked import Tracked
 
+VOTE_S = 2.0
+
 
 class Server:
     """Serves and saves; `frames` are the agent's memory (none without a launcher)."""
@@ -113,9 +115,18 @@ class Server:
             )
         )
 
+    def _await_vote(self) -> None:
+        """Give a vote that is under way time to end: another member may have committed the step already."""
+        engine = self._engine
+        with engine.changed:
+            engine.changed.wait_for(
+                lambda: engine.state.phase != "holding" or engine.state.lost == engine.state.decided, VOTE_S
+            )
+
     def _save(self, request: Save) -> None:
         engine = self._engine
         version = -1
+        self._await_vote()
         try:
             with engine.guard.reading(engine.config.outside_timeout_s):
                 version = engine.state.held
