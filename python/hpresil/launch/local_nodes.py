@@ -1,7 +1,8 @@
 """``--local-nodes K``: K agents on this machine, each with its own workers and memory.
 
-Each is a process of its own that knows the others only through the network, so this is a job of K nodes in
-everything but the distance. An agent that is killed takes its workers with it, like a node that is lost;
+Each is a process of its own that knows the other agents only through the network: joining, losses and the
+state of newcomers are as between machines. Not so the gradients: workers of one machine read each other's
+memory, whichever agent they belong to (`comm.segments`). An agent that is killed takes its workers with it, like a node that is lost;
 after `RETURN_S` another one comes in its place. The first agent has the coordinator: its end is the job's.
 """
 
