@@ -2,8 +2,10 @@
 
 Each is a process of its own that knows the other agents only through the network: joining, losses and the
 state of newcomers are as between machines. Not so the gradients: workers of one machine read each other's
-memory, whichever agent they belong to (`comm.segments`). An agent that is killed takes its workers with it, like a node that is lost;
-after `RETURN_S` another one comes in its place. The first agent has the coordinator: its end is the job's.
+memory, whichever agent they belong to (`comm.segments`).
+
+An agent that is killed takes its workers with it, like a node that is lost; after `RETURN_S` another one
+comes in its place. The first agent has the coordinator: its end is the job's.
 """
 
 from __future__ import annotations
