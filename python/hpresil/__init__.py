@@ -19,18 +19,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hpresil.base.config import Config as Config
-    from hpresil.base.errors import ConfigError as ConfigError
-    from hpresil.base.errors import DataError as DataError
-    from hpresil.base.errors import HpresilError as HpresilError
-    from hpresil.base.errors import Interrupted as Interrupted
-    from hpresil.base.errors import JobStopped as JobStopped
-    from hpresil.base.errors import NonFiniteLoss as NonFiniteLoss
-    from hpresil.base.errors import StateLost as StateLost
-    from hpresil.base.errors import UsageError as UsageError
+    from hpresil.base.errors import (
+        ConfigError as ConfigError,
+        DataError as DataError,
+        HpresilError as HpresilError,
+        Interrupted as Interrupted,
+        JobStopped as JobStopped,
+        NonFiniteLoss as NonFiniteLoss,
+        StateLost as StateLost,
+        UsageError as UsageError,
+    )
     from hpresil.data.source import Batch as Batch
     from hpresil.data.tokens import TokenDataset as TokenDataset
-    from hpresil.runtime.run import Run as Run
-    from hpresil.runtime.run import init as init
+    from hpresil.runtime.run import Run as Run, init as init
     from hpresil.runtime.step import Step as Step
 
 _WHERE = {

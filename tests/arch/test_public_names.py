@@ -51,9 +51,10 @@ def test_an_unknown_name_is_an_error_that_lists_the_known_ones() -> None:
 
 def test_type_checkers_see_the_same_names_at_the_same_place(modules) -> None:
     declared = {
-        imported.names[0]: imported.module.removeprefix("hpresil.")
+        name: imported.module.removeprefix("hpresil.")
         for imported in modules["hpresil"].imports()
         if imported.module.startswith("hpresil.")
+        for name in imported.names
     }
     assert declared == hpresil._WHERE
 

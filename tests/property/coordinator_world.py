@@ -13,8 +13,7 @@ from collections.abc import Callable
 
 from coordinator_worker import FACTS, Job, Plan, Worker
 
-from hpresil.membership import machine
-from hpresil.membership import messages as m
+from hpresil.membership import machine, messages as m
 from hpresil.membership.state import Settings, begin
 
 SLOTS = int(FACTS["config.slots"])

@@ -27,8 +27,7 @@ from pathlib import Path
 import msgspec
 
 from hpresil.base.errors import DataError
-from hpresil.checkpoint import manifest as m
-from hpresil.checkpoint import tensors
+from hpresil.checkpoint import manifest as m, tensors
 from hpresil.snapshot.state import SECTIONS, State
 from hpresil.snapshot.values import dtype_name
 

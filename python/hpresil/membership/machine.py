@@ -35,13 +35,13 @@ from hpresil.membership import (
     failures,
     forming,
     groups,
+    messages as m,
     nodes,
     training,
     transfers,
     view,
     waiting,
 )
-from hpresil.membership import messages as m
 from hpresil.membership.messages import FromAgent, ToAgent
 from hpresil.membership.state import KEPT_LOSSES, Ending, Loss, Sealed, Settings, State, Worker, begin
 from hpresil.membership.turn import Turn

@@ -13,8 +13,7 @@ from typing import Protocol
 
 from hpresil.base.deadline import now
 from hpresil.base.errors import HpresilError
-from hpresil.membership import machine
-from hpresil.membership import messages as m
+from hpresil.membership import machine, messages as m
 from hpresil.membership.framing import BlockingChannel
 from hpresil.membership.state import Settings, begin
 

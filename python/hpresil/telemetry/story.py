@@ -19,8 +19,7 @@ from typing import NamedTuple
 
 from hpresil.base.errors import DataError
 from hpresil.base.span_ring import OVERLAPPING, Span
-from hpresil.telemetry import events as event_log
-from hpresil.telemetry import trace
+from hpresil.telemetry import events as event_log, trace
 from hpresil.telemetry.events import Event
 from hpresil.telemetry.goodput import goodput
 from hpresil.telemetry.recovery import Recovery, recoveries

@@ -23,8 +23,7 @@ from dataclasses import dataclass
 from mmap import mmap
 from pathlib import Path
 
-from hpresil.base import span_ring as ring
-from hpresil.base import spans
+from hpresil.base import span_ring as ring, spans
 from hpresil.base.errors import DataError
 from hpresil.base.span_ring import Span
 from hpresil.native import memfd, seal, show_spans

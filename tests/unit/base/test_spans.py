@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpresil.base import span_ring as ring
-from hpresil.base import spans
+from hpresil.base import span_ring as ring, spans
 
 CAPACITY = 64
 

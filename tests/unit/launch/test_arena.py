@@ -1,5 +1,4 @@
-from hypothesis import settings
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from hpresil.launch.arena import AGENT, FrameBook, Hand, Serve

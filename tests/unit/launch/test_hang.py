@@ -1,8 +1,7 @@
 import dataclasses
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from hpresil.base.phases import PHASES
 from hpresil.launch.hang import HangRule, Observed

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from hpresil.membership import machine
-from hpresil.membership import messages as m
+from hpresil.membership import machine, messages as m
 from hpresil.membership.state import Settings, begin
 
 FACTS = {"platform.torch": "2.13", "config.slots": "8", "state.shapes": "w:4x4"}

@@ -10,12 +10,10 @@ from pathlib import Path
 
 import pytest
 from at_the_door import HOST, OURS, eventually, free_port, run, throw
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from hpresil.base.errors import ConfigError
-from hpresil.membership import connections
-from hpresil.membership import messages as m
+from hpresil.membership import connections, messages as m
 from hpresil.membership.client import Client
 from hpresil.membership.connections import Connections, Listen
 from hpresil.membership.door import call

@@ -10,12 +10,10 @@ import time
 
 import pytest
 from at_the_door import HOST, OURS, THEIRS, door, eventually, free_port, resident_bytes, run, throw
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from hpresil.base.errors import ConfigError
-from hpresil.membership import door as module
-from hpresil.membership import tls
+from hpresil.membership import door as module, tls
 from hpresil.membership.door import Door, call
 from hpresil.membership.refusals import Refusals
 

@@ -8,8 +8,7 @@ import pytest
 from coordinator_story import Story
 
 from hpresil.base.errors import ConfigError
-from hpresil.membership import machine
-from hpresil.membership import messages as m
+from hpresil.membership import machine, messages as m
 from hpresil.membership.journal import Journal, last_generation, replay
 
 

@@ -7,8 +7,7 @@ import random
 import google_crc32c
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from hpresil import native
 from hpresil.base.errors import NativeError

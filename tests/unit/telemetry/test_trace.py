@@ -9,8 +9,7 @@ from random import Random
 
 import pytest
 
-from hpresil.base import span_ring as ring
-from hpresil.base import spans
+from hpresil.base import span_ring as ring, spans
 from hpresil.base.errors import DataError
 from hpresil.telemetry import trace
 from hpresil.telemetry.trace import TraceKeeper, read, read_all
