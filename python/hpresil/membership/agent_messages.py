@@ -18,13 +18,20 @@ from hpresil.membership.worker_messages import FromWorker, Message, ToWorker
 class AgentJoined(Message, frozen=True, kw_only=True):
     """First frame of an agent. ``address``: HOST:PORT at which other agents reach it; "" on one node.
 
-    ``build``: the version of hpresil; agents of different versions do not work together.
+    ``build``: the version of hpresil; agents of different versions do not work together. An agent that was
+    in the job before comes with the ``term`` of the last coordinator it was bound to, the newest
+    ``generation`` it has seen, its live ``workers``, and with how many messages it had ``said`` before the
+    next one.
     """
 
     node: str
     pid: int
     address: str = ""
     build: str = ""
+    term: int = 0
+    generation: int = 0
+    workers: list[int] = msgspec.field(default_factory=list)
+    said: int = 0
 
 
 class Alive(Message, frozen=True, kw_only=True):
@@ -37,6 +44,13 @@ class Reached(Message, frozen=True, kw_only=True):
     node: str
     tried: dict[str, str]
     failed: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class Copied(Message, frozen=True, kw_only=True):
+    """The agent holds a copy of the state in which ``proposal`` stands (see `quorum`)."""
+
+    node: str
+    proposal: int
 
 
 class Noted(Message, frozen=True, kw_only=True):
@@ -103,6 +117,7 @@ FromAgent = Union[
     AgentJoined,
     Alive,
     Reached,
+    Copied,
     Noted,
     Relayed,
     WorkerStarted,
@@ -114,6 +129,35 @@ FromAgent = Union[
 
 
 # --------------------------------------------------------------------------- coordinator → agent
+
+
+class Accepted(Message, frozen=True, kw_only=True):
+    """Answer to `AgentJoined`: the agent is bound to the coordinator of ``term``.
+
+    ``workers``: those of its processes that are still in the job; it kills the others.
+    """
+
+    term: int
+    workers: list[int]
+
+
+class StateCopy(Message, frozen=True, kw_only=True):
+    """The coordinator's ``state`` at its time ``at``, for the agent that may have to take over.
+
+    Of two copies the one of the later ``term`` is newer, then the one of the higher ``revision``.
+    """
+
+    term: int
+    revision: int
+    proposal: int
+    at: float
+    state: bytes
+
+
+class Heard(Message, frozen=True, kw_only=True):
+    """The coordinator lives, and a copy of its state sent before this holds ``said`` messages of yours."""
+
+    said: int
 
 
 class Deliver(Message, frozen=True, kw_only=True):
@@ -177,4 +221,6 @@ class Rejected(Message, frozen=True, kw_only=True):
     reason: str
 
 
-ToAgent = Union[Deliver, StartWorker, FenceWorker, Probe, Roster, Rejected, JobEnded]
+ToAgent = Union[
+    Accepted, StateCopy, Heard, Deliver, StartWorker, FenceWorker, Probe, Roster, Rejected, JobEnded
+]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hpresil.membership import ending, forming, groups, view
+from hpresil.membership import ending, forming, groups, quorum, view
 from hpresil.membership.state import Ending, Worker
 from hpresil.membership.turn import Turn
 
@@ -72,7 +72,12 @@ def _regrouping(turn: Turn) -> None:
     groups.rebuild(turn)
     state = turn.state
     limit_s = state.settings.report_timeout_s
-    if state.phase != "regrouping" or not _late(turn, state.since, limit_s):
+    if state.phase != "regrouping":
+        return
+    if not quorum.may_decide(state):
+        _cut_off(turn)
+        return
+    if not _late(turn, state.since, limit_s):
         return
     silent = [m for m in state.members if m not in state.reports]
     if any(report.version >= 0 for report in state.reports.values()):
@@ -83,6 +88,13 @@ def _regrouping(turn: Turn) -> None:
         f"{', '.join(turn.name(m) for m in silent)}"
     )
     ending.stop(turn, Ending(status=1, reason=reason))
+
+
+def _cut_off(turn: Turn) -> None:
+    limit_s = turn.state.settings.min_workers_timeout_s
+    if _late(turn, turn.state.since, limit_s):
+        reason = f"for {limit_s:g} s: {quorum.apart(turn.state)}"
+        ending.stop(turn, Ending(status=1, reason=reason))
 
 
 def _training(turn: Turn) -> None:

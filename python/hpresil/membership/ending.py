@@ -81,6 +81,14 @@ def stop(turn: Turn, ending: Ending) -> None:
     _ask_next(turn)
 
 
+def ask_again(turn: Turn) -> None:
+    """Ask anew who shall save: what was asked before may have been lost with the coordinator."""
+    ending = turn.state.ending
+    assert ending is not None
+    turn.set(ending=msgspec.structs.replace(ending, tried=()))
+    _ask_next(turn)
+
+
 def saved(turn: Turn, worker: int, answer: Saved) -> None:
     """Take a worker's answer to `Save`."""
     ending = turn.state.ending

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import msgspec
 
 from hpresil.base.errors import ConfigError
-from hpresil.membership.machine import Event, NodeLost, State, Tick, begin, step
+from hpresil.membership.machine import Event, NodeLost, State, Tick, TookOver, begin, step
 from hpresil.membership.messages import MAX_FRAME_BYTES, Committed, FromAgent, Relayed
 from hpresil.membership.state import Settings, Value
 
@@ -35,11 +35,16 @@ FORMAT = 1
 
 
 class Opening(Value, frozen=True, kw_only=True, tag=True):
-    """The first record: how the job began."""
+    """The first record: how the job began, or where a later coordinator took over."""
 
     format: int = FORMAT
     settings: Settings
     at: float
+    state: State | None = None
+
+    def begun(self) -> State:
+        """Return the state that the entries change."""
+        return self.state or begin(self.settings, self.at)
 
 
 class Entry(Value, frozen=True, kw_only=True, tag=True):
@@ -47,7 +52,7 @@ class Entry(Value, frozen=True, kw_only=True, tag=True):
 
     at: float
     generation: int
-    event: FromAgent | NodeLost | None
+    event: FromAgent | NodeLost | TookOver | None
 
 
 class Replay(NamedTuple):
@@ -64,11 +69,15 @@ class Journal:
     Thread safety: `append` and `sync` may run in different threads, but not at the same time.
     """
 
-    def __init__(self, path: Path, settings: Settings, at: float) -> None:
-        """Create the file. Raises FileExistsError if there is one: jobs never share a journal."""
+    def __init__(self, path: Path, state: State, at: float, *, inherited: bool = False) -> None:
+        """Create the file. ``inherited``: the job has begun already, under another coordinator.
+
+        Raises:
+            FileExistsError: There is one: coordinators never share a journal.
+        """
         self.path = path
         self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._write(Opening(settings=settings, at=at))
+        self._write(Opening(settings=state.settings, at=at, state=state if inherited else None))
         self.sync()
         _sync_directory(path.parent)
 
@@ -103,7 +112,7 @@ def _sync_directory(path: Path) -> None:
         os.close(fd)
 
 
-def _condensed(event: FromAgent | NodeLost) -> FromAgent | NodeLost:
+def _condensed(event: FromAgent | NodeLost | TookOver) -> FromAgent | NodeLost | TookOver:
     """Return ``event`` without what the machine never looks at."""
     if isinstance(event, Relayed) and isinstance(event.said, Committed):
         said = Committed(
@@ -157,7 +166,7 @@ def replay(path: Path) -> Replay:
         for end, body in _bodies(data, path):
             if state is None:
                 opening = _opening(body, path)
-                state = begin(opening.settings, opening.at)
+                state = opening.begun()
             else:
                 entry = msgspec.msgpack.decode(body, type=Entry)
                 state, _ = step(state, entry.event if entry.event is not None else Tick(), entry.at)
@@ -186,7 +195,7 @@ def last_generation(path: Path) -> int:
         pass
     opening = _opening(first, path)
     if last == first:
-        return opening.settings.first_generation
+        return opening.begun().generation
     try:
         return msgspec.msgpack.decode(last, type=Entry).generation
     except msgspec.MsgspecError as error:

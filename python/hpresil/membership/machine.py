@@ -11,6 +11,9 @@ modules beside this one; here an event finds its rule, and what follows from the
     training    spares, growing, the last version
     decision    reports → decision (used by the workers' model check too)
     transfers   newcomers copying state
+    losses      workers and nodes that are gone
+    quorum      whose consent it takes to decide
+    takeover    a new coordinator
     groups      process groups that fail although nobody is lost
     failures    user exceptions and early exits
     deadlines   everything that did not happen in time
@@ -35,32 +38,30 @@ from hpresil.membership import (
     failures,
     forming,
     groups,
+    losses,
     messages as m,
     nodes,
+    quorum,
+    takeover,
     training,
     transfers,
     view,
     waiting,
 )
+from hpresil.membership.losses import NodeLost
 from hpresil.membership.messages import FromAgent, ToAgent
-from hpresil.membership.state import KEPT_LOSSES, Ending, Loss, Sealed, Settings, State, Worker, begin
+from hpresil.membership.state import Ending, Sealed, Settings, State, begin
+from hpresil.membership.takeover import TookOver
 from hpresil.membership.turn import Turn
 
-__all__ = ["Event", "Settings", "State", "Tick", "begin", "step"]
+__all__ = ["Event", "NodeLost", "Settings", "State", "Tick", "TookOver", "begin", "step"]
 
 
 class Tick(m.Message, frozen=True, kw_only=True):
     """Time has passed: deadlines are looked at."""
 
 
-class NodeLost(m.Message, frozen=True, kw_only=True):
-    """The connection to the agent of ``node`` is gone, and so is everything on that node."""
-
-    node: str
-    why: str
-
-
-Event = FromAgent | Tick | NodeLost
+Event = FromAgent | Tick | NodeLost | TookOver
 
 
 def step(state: State, event: Event, now: float) -> tuple[State, list[ToAgent]]:
@@ -79,6 +80,7 @@ def step(state: State, event: Event, now: float) -> tuple[State, list[ToAgent]]:
         rule(turn, event)
     if turn.state is not state and turn.state.phase != "ended":
         forming.settle(turn)
+        quorum.settle(turn)
         view.conclude(turn)
         waiting.settle(turn)
         training.settle(turn)
@@ -141,26 +143,6 @@ def _drain_requested(turn: Turn, event: m.DrainRequested) -> None:
         turn.deliver(member, m.Drain())
 
 
-def _worker_lost(turn: Turn, event: m.WorkerLost) -> None:
-    worker = turn.state.workers.get(event.worker)
-    if worker is None:
-        return
-    _remember(turn, worker, event)
-    seats = [None if member == worker.id else member for member in turn.state.members]
-    turn.remove(worker.id)
-    if turn.state.phase == "stopping":
-        ending.lost(turn, worker.id, event.reason)
-        return
-    if turn.state.phase in ("joining", "forming"):
-        forming.lost(turn, worker, event)
-        return
-    if worker.phase == "member":
-        if failures.exit_counts(turn, worker, event):
-            return
-        view.seats_lost(turn, seats, f"worker {worker.id} {event.reason}")
-    forming.replenish(turn)
-
-
 def _agent_joined(turn: Turn, event: m.AgentJoined) -> None:
     nodes.joined(turn, event)
     forming.replenish(turn)
@@ -169,45 +151,6 @@ def _agent_joined(turn: Turn, event: m.AgentJoined) -> None:
 def _reached(turn: Turn, event: m.Reached) -> None:
     nodes.reached(turn, event)
     forming.replenish(turn)  # a node that joined later has room now
-
-
-def _node_lost(turn: Turn, event: NodeLost) -> None:
-    """Everybody on the node is lost at once, so that there is one view without them, not several."""
-    if event.node not in turn.state.nodes:
-        return
-    lost = {w.id: w for w in turn.state.workers.values() if w.node == event.node}
-    seats = [None if member in lost else member for member in turn.state.members]
-    for worker in lost.values():
-        _remember(turn, worker, m.WorkerLost(worker=worker.id, reason="node lost"))
-        turn.remove(worker.id)
-    nodes.forget(turn, event.node)
-    if turn.state.phase == "stopping":
-        for worker in lost.values():
-            ending.lost(turn, worker.id, f"node lost: {event.why}")
-    elif turn.state.phase == "forming":
-        if not nodes.all_there(turn):
-            turn.set(phase="joining", since=turn.now)
-        forming.seats_lost(turn)
-    elif turn.state.phase != "joining":
-        if any(worker.phase == "member" for worker in lost.values()):
-            view.seats_lost(turn, seats, f"node {event.node} lost ({event.why})")
-        forming.replenish(turn)
-
-
-def _remember(turn: Turn, worker: Worker, event: m.WorkerLost) -> None:
-    loss = Loss(
-        worker=worker.id,
-        node=worker.node,
-        index=worker.index,
-        rank=turn.rank(worker.id),
-        was_ready=worker.phase != "starting",
-        reason=event.reason,
-        status=event.status,
-        step=event.step,
-        slot=event.slot,
-        at=turn.now,
-    )
-    turn.set(losses=(*turn.state.losses, loss)[-KEPT_LOSSES:])
 
 
 _SAID: dict[type[m.Message], Callable[[Turn, int, Any], None]] = {
@@ -229,10 +172,12 @@ _RULES: dict[type[m.Message], Callable[[Turn, Any], None]] = {
     Tick: lambda turn, event: deadlines.tick(turn),
     m.AgentJoined: _agent_joined,
     m.Reached: _reached,
-    NodeLost: _node_lost,
+    NodeLost: losses.node_lost,
+    TookOver: takeover.took_over,
     m.Relayed: _relayed,
     m.WorkerStarted: _worker_started,
-    m.WorkerLost: _worker_lost,
+    m.WorkerLost: losses.worker_lost,
+    m.Copied: quorum.copied,
     m.FrameSealed: _frame_sealed,
     m.Broken: _broken,
     m.DrainRequested: _drain_requested,

@@ -15,14 +15,17 @@ from typing import Union
 import msgspec
 
 from hpresil.membership.agent_messages import (
+    Accepted as Accepted,
     AgentJoined as AgentJoined,
     Alive as Alive,
     Broken as Broken,
+    Copied as Copied,
     Deliver as Deliver,
     DrainRequested as DrainRequested,
     FenceWorker as FenceWorker,
     FrameSealed as FrameSealed,
     FromAgent as FromAgent,
+    Heard as Heard,
     JobEnded as JobEnded,
     Noted as Noted,
     Probe as Probe,
@@ -31,6 +34,7 @@ from hpresil.membership.agent_messages import (
     Relayed as Relayed,
     Roster as Roster,
     StartWorker as StartWorker,
+    StateCopy as StateCopy,
     ToAgent as ToAgent,
     WorkerLost as WorkerLost,
     WorkerStarted as WorkerStarted,

@@ -111,7 +111,7 @@ class Server:
         """Listen and decide, until `close`. Raises ConfigError for an unusable socket path or port."""
         self._failed = asyncio.get_running_loop().create_future()
         if self._journal_path is not None:
-            self._journal = Journal(self._journal_path, self.state.settings, self.state.since)
+            self._journal = Journal(self._journal_path, self.state, self.state.since)
         self._open = True
         await self._connections.open()
         for work in (self._decide(), self._tick()):

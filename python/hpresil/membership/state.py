@@ -33,6 +33,8 @@ class Settings(Value, frozen=True, kw_only=True):
 
     Attributes:
         workers: Members of the full group.
+        host: The node on which the first coordinator lives.
+        leased: Whoever holds the lease decides, however few nodes are bound to it (see `quorum`).
         nnodes: How many nodes the first view waits for.
         places: The most processes of one node; 0: as many as the job has.
         spares: Workers held in reserve.
@@ -50,6 +52,8 @@ class Settings(Value, frozen=True, kw_only=True):
     """
 
     workers: int
+    host: str = ""
+    leased: bool = False
     nnodes: int = 1
     places: int = 0
     spares: int = 0
@@ -170,6 +174,9 @@ class State(Value, frozen=True, kw_only=True):
     """Everything the coordinator knows.
 
     Attributes:
+        host: The node the coordinator lives on; ``term``: which coordinator of the job this is, from 1.
+        quorum: The nodes whose consent it takes to decide; ``proposed``: those who shall be next, the
+            ``proposal``th change; ``agreed``: the nodes that know of it (see `quorum`).
         nodes: The agents that are connected; ``joined``: how many there were over the whole job.
         sealed: The newest sealed frame of each node that has one.
         members: The live workers of the current view, by rank.
@@ -190,6 +197,12 @@ class State(Value, frozen=True, kw_only=True):
     phase: str = "joining"
     since: float = 0.0
     reason: str = ""
+    host: str = ""
+    term: int = 1
+    quorum: tuple[str, ...] = ()
+    proposed: tuple[str, ...] = ()
+    proposal: int = 0
+    agreed: tuple[str, ...] = ()
     nodes: dict[str, Node] = {}
     joined: int = 0
     generation: int = 0
@@ -228,4 +241,10 @@ class State(Value, frozen=True, kw_only=True):
 def begin(settings: Settings, now: float) -> State:
     """Return the state before the first event. Raises ConfigError for settings that cannot work."""
     settings.check()
-    return State(settings=settings, since=now, generation=settings.first_generation, resumed=settings.resumed)
+    return State(
+        settings=settings,
+        since=now,
+        host=settings.host,
+        generation=settings.first_generation,
+        resumed=settings.resumed,
+    )

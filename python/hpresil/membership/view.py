@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hpresil.elastic.policy import Choice, Policy, Situation
-from hpresil.membership import ending, nodes
+from hpresil.membership import ending, nodes, quorum
 from hpresil.membership.decision import Known, decide
 from hpresil.membership.messages import Decision, Drain, Report, View
 from hpresil.membership.state import READY, Ending
@@ -111,6 +111,9 @@ def conclude(turn: Turn) -> None:
     """Make the decision if every member has reported."""
     state = turn.state
     if state.phase != "regrouping" or any(m not in state.reports for m in state.members):
+        return
+    if not quorum.may_decide(state):
+        turn.set(reason=quorum.apart(state))
         return
     store = max(state.sealed, key=lambda node: (state.sealed[node].version, node), default="")
     known = Known(

@@ -7,7 +7,7 @@ import pytest
 from hpresil.base.errors import ConfigError
 from hpresil.launch.run_directory import MAX_SOCKET_BASE, RunDirectory, SocketDirectory
 from hpresil.membership.journal import Journal
-from hpresil.membership.state import Settings
+from hpresil.membership.state import Settings, begin
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ def test_there_must_be_something_to_resume(tmp_path):
 
 def test_a_resumed_job_counts_generations_on(tmp_path):
     first = opened(tmp_path / "mine")
-    Journal(first.journal, Settings(workers=1, first_generation=7), 0.0).close()
+    Journal(first.journal, begin(Settings(workers=1, first_generation=7), 0.0), 0.0).close()
     first.close()
     second = opened(tmp_path / "mine")
     assert second.earlier_generation() == 7

@@ -10,6 +10,7 @@ from coordinator_story import Story
 from hpresil.base.errors import ConfigError
 from hpresil.membership import machine, messages as m
 from hpresil.membership.journal import Journal, last_generation, replay
+from hpresil.membership.state import begin
 
 
 def eventful() -> Story:
@@ -25,7 +26,7 @@ def eventful() -> Story:
 
 def write(path: Path, story: Story) -> None:
     """Write what a server would: the events that changed the state."""
-    journal = Journal(path, story.settings, 0.0)
+    journal = Journal(path, begin(story.settings, 0.0), 0.0)
     state = machine.begin(story.settings, 0.0)
     for event, time in story.history:
         after, _ = machine.step(state, event, time)
@@ -95,7 +96,7 @@ def test_a_foreign_file_is_no_journal(tmp_path: Path, content: bytes) -> None:
 def test_jobs_never_share_a_journal(tmp_path: Path) -> None:
     write(tmp_path / "journal", Story())
     with pytest.raises(FileExistsError):
-        Journal(tmp_path / "journal", Story().settings, 0.0)
+        Journal(tmp_path / "journal", Story().state, 0.0)
 
 
 def test_a_tick_is_kept_as_such(tmp_path: Path) -> None:
