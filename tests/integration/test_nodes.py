@@ -64,11 +64,3 @@ def test_a_lost_node_shrinks_the_group_and_its_return_lets_it_grow(
     assert min(sizes) == 2, f"the group did not shrink to one node at once: {sizes}"
     assert sizes[-1] == 4, f"the group did not grow back: {sizes}"
     assert lines(tmp_path / "record.jsonl") == undisturbed
-
-
-def test_when_the_coordinators_node_is_lost_the_others_leave(tmp_path: Path) -> None:
-    with started(tmp_path, slow=0.12) as launched:
-        launched.until_step(3)
-        os.kill(launched.facts()["pid"], signal.SIGKILL)
-        assert launched.ended(30) == 128 + signal.SIGKILL, launched.story()
-    assert "the coordinator has gone" in launched.stderr

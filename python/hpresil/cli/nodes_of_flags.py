@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 from hpresil.base.errors import ConfigError
+from hpresil.launch.cluster import Cluster
 from hpresil.launch.local_nodes import LOOPBACK, LocalNode
-from hpresil.launch.network import Cluster
 from hpresil.membership import tls
 
 SECRET_FILE = "HPRESIL_SECRET_FILE"
@@ -57,13 +57,14 @@ def cluster_of(args: argparse.Namespace) -> Cluster | None:
     return Cluster(
         node=args.node_name or socket.gethostname(),
         rank=rank,
-        hosts=here,
+        hosts=here and not getattr(args, "returning", False),
         host=host,
         port=port,
         address=args.node_addr or (host if here else _way_to(host, port)),
         nnodes=nnodes,
         max_nodes=max_nodes,
         credentials=_credentials(args, make=here),
+        lease=args.lease.absolute() if args.lease is not None else None,
     )
 
 
@@ -148,3 +149,5 @@ def stand_at(args: argparse.Namespace, place: LocalNode) -> None:
     args.coordinator = f"{LOOPBACK}:{place.port}"
     args.node_rank, args.node_name = str(place.rank), place.name
     args.run_dir = Path(place.run_dir)
+    args.lease = args.lease or args.run_dir / "lease"
+    args.returning = place.returning

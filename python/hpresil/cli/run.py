@@ -117,6 +117,13 @@ def _add_node_flags(parser: argparse.ArgumentParser) -> None:
         *_both("--local-nodes"), metavar="K", help="K nodes on this machine, each a failure domain of its own"
     )
     group.add_argument(
+        "--lease",
+        type=Path,
+        metavar="FILE",
+        help="a file that all nodes share and can lock: whoever holds it is the coordinator "
+        "(default: a new one needs most of the nodes)",
+    )
+    group.add_argument(
         *_both("--tls-files"),
         metavar="CERT,KEY,CA",
         help="own certificates instead of the job's secret (HPRESIL_SECRET_FILE)",

@@ -24,27 +24,29 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from hpresil.base.errors import TransferFailed
+from hpresil.base.errors import ConfigError
 from hpresil.launch import kernel, status
 from hpresil.launch.attendance import Attendance
 from hpresil.launch.conversation import Conversation, Hands
 from hpresil.launch.failures import Failures
 from hpresil.launch.frame_traffic import FrameTraffic, Ways
 from hpresil.launch.guard import Guard
-from hpresil.launch.hosting import Hosting
+from hpresil.launch.hosting import Hosting, House
 from hpresil.launch.job import Job
+from hpresil.launch.lease import Lease
 from hpresil.launch.links import Links
 from hpresil.launch.memory import Arenas
-from hpresil.launch.network import Network
+from hpresil.launch.network import Ground, Network
 from hpresil.launch.picture import Picture
-from hpresil.launch.progress import Chronicle, Forwarded
+from hpresil.launch.progress import Chronicle, Progress
 from hpresil.launch.run_directory import RunDirectory, SocketDirectory
-from hpresil.launch.scrapes import Connect
+from hpresil.launch.scrapes import Scrapes
+from hpresil.launch.succession import Office
 from hpresil.launch.terminal import Terminal
 from hpresil.launch.watch import Watch
 from hpresil.launch.worker_environment import Premises
 from hpresil.membership import messages as m
-from hpresil.membership.client import Client
+from hpresil.membership.server import Server
 from hpresil.telemetry import trace
 
 log = logging.getLogger(__name__)
@@ -61,17 +63,17 @@ class Agent:
         job: What to run.
         directory: The run directory, locked; closed by the caller.
         resume: The checkpoint to start from, and its version.
-        metrics: Called once to show the job to Prometheus.
+        scrapes: Shows the job to Prometheus.
     """
 
     def __init__(
-        self, job: Job, directory: RunDirectory, resume: tuple[Path, int] | None, metrics: Connect
+        self, job: Job, directory: RunDirectory, resume: tuple[Path, int] | None, scrapes: Scrapes
     ) -> None:
-        self._job, self._directory, self._resume, self._metrics = job, directory, resume, metrics
+        self._job, self._directory, self._resume, self._scrapes = job, directory, resume, scrapes
         self._node = job.cluster.node if job.cluster else socket.gethostname()
-        self._network = Network(self._node, job.cluster)
-        self._hosting: Hosting | None = None
-        self._client: Client
+        self._lease = Lease(job.cluster.lease) if job.cluster and job.cluster.lease else None
+        self._network = Network(self._node, job.cluster, self._lease)
+        self._client = self._network.client
         self._frames: FrameTraffic
         self._picture = Picture()
         self._signals = 0
@@ -88,7 +90,8 @@ class Agent:
             await self._set_up(stack)
             for number in (*DRAIN_SIGNALS, signal.SIGQUIT):
                 self._loop.add_signal_handler(number, self._signalled, number)
-            await self._network.join(self._frames, self._arenas, self._job.config.restore_timeout_s, stack)
+            server = self._hosting.server
+            await self._network.join(self._frames, self._arenas, self._ground(), server, stack)
             self._announce()
             return await self._finish(await self._ended)
 
@@ -110,16 +113,61 @@ class Agent:
         stack.callback(self._traces.close)
         self._arenas = Arenas()
         stack.callback(self._arenas.close)
+        self._hosting = Hosting(self._house())
+        stack.push_async_callback(self._hosting.close)
         if job.cluster is None or job.cluster.hosts:
-            version = self._resume[1] if self._resume else None
-            self._hosting = Hosting(job, directory, version, self._picture, self._terminal)
-            await self._hosting.open(self._sockets.coordinator, stack)
-            self._metrics(self._hosting.progress, self._hosting.server, self._traces)
-        self._client = await self._network.connect(self._sockets.coordinator, stack)
-        self._progress: Chronicle = (
-            self._hosting.progress if self._hosting else Forwarded(self._client.say, self._picture)
-        )
+            self._take_lease()
+            await self._hosting.begin(self._resume[1] if self._resume else None)
+        await self._network.connect(self._sockets.coordinator, directory.job, stack)
+        self._progress: Chronicle = self._hosting
         await self._set_up_workers(stack)
+
+    def _take_lease(self) -> None:
+        if self._lease is not None and not self._lease.take():
+            raise ConfigError(f"{self._lease}: another coordinator holds this lease; choose another file")
+
+    def _house(self) -> House:
+        return House(
+            job=self._job,
+            node=self._node,
+            directory=self._directory,
+            socket=self._sockets.coordinator,
+            picture=self._picture,
+            terminal=self._terminal,
+            say=self._client.say,
+            facts=self._facts,
+            shown=self._show_metrics,
+            failed=lambda error: self._fail("the coordinator failed", error),
+        )
+
+    def _show_metrics(self, progress: Progress, server: Server) -> None:
+        try:
+            self._scrapes.open()
+        except ConfigError as error:  # it has moved here, and the port is taken here
+            self._terminal.say(f"no metrics: {error}")
+        self._scrapes.show(progress, server, self._traces)
+
+    def _ground(self) -> Ground:
+        attendance = self._attendance
+        return Ground(
+            told=attendance.conversation.told,
+            over=self._ended.done,
+            generation=lambda: self._picture.generation,
+            alive=attendance.alive,
+            keep=attendance.keep,
+            alone=self._alone,
+            office=Office(self._sockets.coordinator, self._take_over, self._hosting.close),
+            alone_s=self._job.config.min_workers_timeout_s,
+            restore_s=self._job.config.restore_timeout_s,
+        )
+
+    async def _take_over(self, copy: m.StateCopy, term: int, address: str) -> Server:
+        return await self._hosting.take_over(copy, term, address, self._client.unheard)
+
+    def _alone(self, why: str) -> None:
+        text = f"node {self._node} has lost the coordinator{why}; it looks for the next one"
+        log.warning(text)
+        self._terminal.say(text)
 
     async def _set_up_workers(self, stack: AsyncExitStack) -> None:
         premises = Premises(
@@ -158,10 +206,7 @@ class Agent:
         stack.callback(reporter.close)
         await reporter.start(self._sockets.status)
         watch = Watch(self._workers, self._picture, self._job.config, attendance.hung, attendance.spared)
-        works = [self._listen(), watch.run()]
-        if self._hosting is not None:
-            works.append(self._hosting.server.failed())
-        for work in works:
+        for work in (self._listen(), watch.run()):
             task = self._loop.create_task(work)
             task.add_done_callback(self._task_ended)
             stack.callback(task.cancel)
@@ -197,15 +242,16 @@ class Agent:
         )
 
     def _announce(self) -> None:
-        job, pids = self._job, {"pid": os.getpid(), "guardian": self._guard.pid}
-        facts = pids | {"node": self._node, "run_id": job.run_id}
-        self._directory.announce(facts | self._sockets.places())
-        if self._hosting is not None:
-            self._hosting.begun()
-        self._terminal.say(f"{job.crew(self._resume)}; logs and events are in {self._directory.path}")
+        self._directory.announce(self._facts())
+        crew = self._job.crew(self._resume)
+        self._terminal.say(f"{crew}; logs and events are in {self._directory.path}")
+
+    def _facts(self) -> dict[str, Any]:
+        pids = {"pid": os.getpid(), "guardian": self._guard.pid}
+        return pids | {"node": self._node, "run_id": self._job.run_id} | self._sockets.places()
 
     def _describe(self) -> status.Status:
-        state = self._hosting.server.state if self._hosting else None
+        state = self._hosting.server.state if self._hosting.server else None
         phase = "ending" if self._ended.done() else state.phase if state else "elsewhere"
         live, afar = self._workers.live(), status.elsewhere(state, self._node) if state else []
         return status.describe(self._node, phase, self._picture, live, self._progress.story, afar)
@@ -213,12 +259,7 @@ class Agent:
     # ------------------------------------------------------------------ while it runs
 
     async def _listen(self) -> None:
-        why = ""
-        try:
-            async for message in self._client:
-                self._attendance.conversation.told(message)
-        except (OSError, TransferFailed) as error:
-            why = f": {error}"
+        why = await self._network.listen()
         self._end(m.JobEnded(status=1, reason=f"the coordinator has gone{why}"))
 
     def _end(self, ended: m.JobEnded) -> None:

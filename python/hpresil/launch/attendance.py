@@ -7,6 +7,7 @@ job's."""
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable
 
@@ -27,7 +28,9 @@ from hpresil.membership.client import Client
 from hpresil.native import Page
 from hpresil.telemetry.trace import TraceKeeper
 
+log = logging.getLogger(__name__)
 RESTART_DELAY_S = 0.5
+DISOWNED = "the coordinator went on without it"
 
 
 class Attendance:
@@ -52,7 +55,8 @@ class Attendance:
         self._failures, self._terminal, self._client = failures, terminal, client
         self._over = over
         self._why: dict[int, str] = {}
-        self._starting: set[asyncio.Task[None]] = set()
+        self._starting: dict[asyncio.Task[None], int] = {}
+        self._disowned: set[int] = set()
         self._restarts = 0
         self.exit_status = 0
         """Of the first script that failed after its last step."""
@@ -75,11 +79,11 @@ class Attendance:
             delay_s = RESTART_DELAY_S
             self._restarts += 1
         task = asyncio.get_running_loop().create_task(self._start(message, delay_s))
-        self._starting.add(task)
+        self._starting[task] = message.worker
         task.add_done_callback(self._start_ended)
 
     def _start_ended(self, task: asyncio.Task[None]) -> None:
-        self._starting.discard(task)
+        self._starting.pop(task, None)
         if not task.cancelled():
             task.result()  # an exception is a defect, and the event loop's handler hears of it
 
@@ -114,6 +118,8 @@ class Attendance:
         )
         self._client.say(m.WorkerStarted(worker=worker.id, node=self._premises.node, pid=worker.pid))
         self.conversation.started(worker)
+        if worker.id in self._disowned:
+            self.end(worker.id, DISOWNED)
 
     def _described(self, message: m.StartWorker, name: str, trace_fd: int) -> Start:
         return Start(
@@ -136,6 +142,16 @@ class Attendance:
             # A later one would come with a version that the others have left behind: it copies instead.
             resume=None if message.spare else self._premises.resume,
         )
+
+    def alive(self) -> list[int]:
+        """Return the workers that live or are being started."""
+        return sorted({*self._starting.values(), *(worker.id for worker in self.workers.live())})
+
+    def keep(self, known: list[int]) -> None:
+        """Kill the workers that the coordinator does not know any more; for it they were lost before."""
+        for worker in set(self.alive()) - set(known):
+            self._disowned.add(worker)
+            self.end(worker, DISOWNED)
 
     def end(self, worker: int, why: str, reason: str = "killed") -> None:
         """Kill a live worker; ``why`` is for people, ``reason`` for the coordinator."""
@@ -162,6 +178,9 @@ class Attendance:
         self.conversation.gone(worker)
 
     def _lost(self, worker: WorkerProcess, gone: Gone) -> None:
+        if worker.id in self._disowned:
+            log.info("worker %d: %s", worker.id, DISOWNED)
+            return
         self._client.say(
             m.WorkerLost(
                 worker=worker.id,

@@ -16,12 +16,13 @@ from hpresil.base.errors import ConfigError, TransferFailed
 from hpresil.launch.arena import AGENT, Action, FrameBook, Serve
 from hpresil.launch.links import Links
 from hpresil.launch.memory import Arenas
-from hpresil.launch.peers import Fetch, Peers
+from hpresil.launch.peers import Peers
 from hpresil.launch.picture import Picture
 from hpresil.launch.progress import Chronicle
 from hpresil.launch.terminal import Terminal
 from hpresil.membership import messages as m
 from hpresil.membership.client import Client
+from hpresil.membership.peer_messages import Fetch
 
 STORE = -2
 """As a source: the newest sealed frame of another node's agent."""

@@ -1,69 +1,100 @@
-"""What only one node has: the coordinator, and the files in which the whole job is written down."""
+"""What only one node has at a time: the coordinator, and the files in which the whole job is written down.
+
+The first node begins with it. When that is lost another agent takes over, from its copy of the state: it
+goes on with the same files where the nodes share the run directory, and begins its own where they do not.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from contextlib import AsyncExitStack
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from hpresil.base.deadline import now
 from hpresil.base.errors import DataError, Divergence
+from hpresil.launch import whereabouts
 from hpresil.launch.job import Job
 from hpresil.launch.picture import Picture
-from hpresil.launch.progress import Progress
+from hpresil.launch.progress import Chronicle, Forwarded, Progress
 from hpresil.launch.run_directory import RunDirectory
 from hpresil.launch.terminal import Terminal
-from hpresil.membership import messages as m
+from hpresil.membership import machine, messages as m, quorum, takeover
 from hpresil.membership.server import Server
-from hpresil.membership.state import Settings
+from hpresil.membership.state import Settings, State
+from hpresil.telemetry.events import Event, last_events
 from hpresil.telemetry.record import Recorder
 
 log = logging.getLogger(__name__)
+TAIL_BYTES = 1 << 18
+"""Of the old coordinator's events: more than all agents say between two copies of the state."""
 RESERVED = frozenset({"t", "wall", "event", "name", "self"})
 
 
-class Hosting:
-    """The coordinator of a job, and its chronicle.
+@dataclass(frozen=True)
+class House:
+    """What the coordinator's office stands on.
 
-    Args:
+    Attributes:
         job: What to run.
-        directory: The run directory.
-        resume: The version to resume from; None: it is a new job.
+        node: This node's name.
+        directory: This node's run directory.
+        socket: Where the coordinator listens on this node.
         picture: This agent's.
         terminal: Told of nodes that come and go.
+        say: Sends a message to the coordinator, wherever it is.
+        facts: Returns how to reach this agent, for `hpresil status`.
+        shown: Called with a new coordinator and its chronicle, to show metrics.
+        failed: Called with the error of a coordinator that fails.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        directory: RunDirectory,
-        resume: int | None,
-        picture: Picture,
-        terminal: Terminal,
-    ) -> None:
-        self._job, self._directory, self._resume = job, directory, resume
-        self._picture, self._terminal = picture, terminal
+    job: Job
+    node: str
+    directory: RunDirectory
+    socket: Path
+    picture: Picture
+    terminal: Terminal
+    say: Callable[[m.FromAgent], None]
+    facts: Callable[[], dict[str, Any]]
+    shown: Callable[[Progress, Server], None]
+    failed: Callable[[BaseException], None]
 
-    async def open(self, socket: Path, stack: AsyncExitStack) -> None:
-        """Open the files and start the coordinator; ``stack`` takes both down again."""
-        job, directory = self._job, self._directory
-        recorder = Recorder(job.record, self._resume or 0)
-        self.progress = Progress(directory, recorder, self._picture)
-        stack.callback(self.progress.close)
-        self.server = Server(
-            socket,
-            self._settings(),
+
+class Hosting:
+    """The coordinator while it lives on this node; and this agent's `Chronicle`, wherever it lives.
+
+    Attributes:
+        server: The coordinator, None while it lives elsewhere.
+    """
+
+    def __init__(self, house: House) -> None:
+        self._h = house
+        self.server: Server | None = None
+        self.chronicle: Chronicle = Forwarded(house.say, house.picture)
+        self._files: tuple[RunDirectory, Progress] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._known: State | None = None
+        self._apart = False
+
+    async def begin(self, resume: int | None) -> None:
+        """Start the job's first coordinator; ``resume``: the version to resume from."""
+        job, directory = self._h.job, self._h.directory
+        state = machine.begin(self._settings(resume), now())
+        progress = Progress(directory, Recorder(job.record, resume or 0), self._h.picture)
+        self._files, self.chronicle = (directory, progress), progress
+        server = Server(
+            self._h.socket,
+            state,
             journal_path=directory.journal,
             listen=job.cluster.listen() if job.cluster else None,
+            on_state=self._changed,
             on_said=self._heard,
             on_lost=self._node_lost,
         )
-        stack.push_async_callback(self.server.close)
-        await self.server.start()
-
-    def begun(self) -> None:
-        """Write the first event."""
-        job = self._job
-        self.progress.event(
+        await self._open(server, progress)
+        self.chronicle.event(
             "JobStarted",
             run_id=job.run_id,
             workers=job.workers,
@@ -71,15 +102,92 @@ class Hosting:
             min_workers=job.min_workers,
             command=list(job.command),
         )
+        if job.cluster is not None:
+            place = whereabouts.Place(self._h.node, f"{job.cluster.host}:{job.cluster.port}", state.term)
+            whereabouts.write(directory.job, place)
 
-    def _settings(self) -> Settings:
-        job, config = self._job, self._job.config
+    async def take_over(
+        self, copy: m.StateCopy, term: int, address: str, unheard: list[m.FromAgent]
+    ) -> Server:
+        """Start the coordinator of ``term`` from a copy of the state.
+
+        ``address``: where other agents come in. ``unheard``: what this agent has told nobody for sure.
+        """
+        state = takeover.rebased(machine.decode_state(copy.state), now() - copy.at)
+        directory = self._h.directory.inherit()
+        before = last_events(directory.events, TAIL_BYTES)
+        progress = Progress(directory, self._recorder(state, term), self._h.picture, before)
+        self._files, self.chronicle = (directory, progress), progress
+        self._known = state
+        server = Server(
+            self._h.socket,
+            state,
+            taking_over=(term, self._h.node),
+            journal_path=directory.path / f"journal-{term}",
+            on_state=self._changed,
+            on_said=self._heard,
+            on_lost=self._node_lost,
+        )
+        await self._open(server, progress)
+        self._h.terminal.loud()
+        directory.announce(self._h.facts())
+        whereabouts.write(directory.path, whereabouts.Place(self._h.node, address, term))
+        self.chronicle.event("CoordinatorMoved", node=self._h.node, was=state.host, term=term)
+        self._h.terminal.say(
+            f"node {self._h.node} has the coordinator now ({address}); node {state.host} had it"
+        )
+        for message in unheard:
+            self._write_down(self._h.node, message)
+        return server
+
+    async def _open(self, server: Server, progress: Progress) -> None:
+        self.server = server
+        await server.start()
+        self._h.shown(progress, server)
+        self._watching = asyncio.create_task(self._watch(server))
+
+    async def _watch(self, server: Server) -> None:
+        try:
+            await server.failed()
+        except Exception as error:
+            self._h.failed(error)
+
+    async def close(self) -> None:
+        """End the coordinator here, if it lives here, and close the job's files."""
+        if self._watching is not None:
+            self._watching.cancel()
+        if self.server is not None:
+            server, self.server = self.server, None
+            await server.close()
+        if self._files is not None:
+            (directory, progress), self._files = self._files, None
+            self.chronicle = Forwarded(self._h.say, self._h.picture)
+            progress.close()
+            if directory is not self._h.directory:
+                directory.close()
+
+    def _recorder(self, state: State, term: int) -> Recorder:
+        """Go on with the record; where its last lines were lost, begin another one."""
+        path = self._h.job.record
+        if path is None or not path.exists() or not path.stat().st_size:
+            return Recorder(path, -1)
+        try:
+            return Recorder(path, max(1, state.newest))
+        except DataError as error:
+            other = path.with_name(f"{path.name}.{term}")
+            self._h.terminal.say(f"the record goes on in {other}: {error}")
+            return Recorder(other, -1)
+
+    def _settings(self, resume: int | None) -> Settings:
+        job, config = self._h.job, self._h.job.config
         places = 0
         if job.cluster is not None:
             share = -(-(job.workers + job.spares) // job.cluster.max_nodes)
             places = max(job.nproc_per_node, share)
         return Settings(
             workers=job.workers,
+            host=self._h.node,
+            leased=job.cluster is not None and job.cluster.lease is not None,
             nnodes=job.cluster.nnodes if job.cluster else 1,
             places=places,
             spares=job.spares,
@@ -90,58 +198,101 @@ class Hosting:
             save_timeout_s=config.save_timeout_s,
             report_timeout_s=1.5 * config.outside_timeout_s,
             restore_timeout_s=config.restore_timeout_s,
-            save_directory=str(self._directory.checkpoints),
-            first_generation=self._directory.earlier_generation() if self._resume is not None else 0,
-            resumed=self._resume is not None,
+            save_directory=str(self._h.directory.checkpoints),
+            first_generation=self._h.directory.earlier_generation() if resume is not None else 0,
+            resumed=resume is not None,
         )
+
+    # ------------------------------------------------------------------ what happens in the job
+
+    def _changed(self, state: State) -> None:
+        """Tell what follows from the state alone: nodes that did not come over, and a cut network."""
+        known, self._known = self._known, None
+        if known is not None:
+            for node in known.nodes.keys() - state.nodes.keys():
+                self._tell_node_lost(known, node, "its agent has not come to the new coordinator")
+        apart = not quorum.may_decide(state)
+        if apart != self._apart:
+            self._apart = apart
+            if apart:
+                self.chronicle.event("Suspended", why=quorum.apart(state))
+                self._h.terminal.say(quorum.apart(state))
+            else:
+                self.chronicle.event("Resumed")
+                self._h.terminal.say("enough nodes are back; training goes on")
 
     def _heard(self, node: str, message: m.FromAgent) -> None:
         """Write down what an agent of another node says; this node's own writes directly."""
-        if self._job.cluster is None or node == self._job.cluster.node:
-            return
+        if self._h.job.cluster is not None and node != self._h.node:
+            self._write_down(node, message)
+
+    def _write_down(self, node: str, message: m.FromAgent) -> None:
         match message:
             case m.AgentJoined():
-                self.progress.event("NodeJoined", node=node, pid=message.pid, address=message.address)
-                self._terminal.say(f"node {node} joined ({message.address})")
+                self.chronicle.event("NodeJoined", node=node, pid=message.pid, address=message.address)
+                self._h.terminal.say(f"node {node} joined ({message.address})")
             case m.Noted():
                 self._noted(node, message)
             case m.Relayed(worker=worker, said=m.Committed() as committed):
                 self._committed(worker, committed)
             case m.Relayed(said=m.Logged() as logged):
-                self.progress.logged(logged)
+                self.chronicle.logged(logged)
 
     def _noted(self, node: str, noted: m.Noted) -> None:
         """Write down an event of another node; whatever an agent says, it is a line of ours or none."""
         fields = {key: value for key, value in noted.fields.items() if key not in RESERVED}
         try:
-            self.progress.event(noted.event, **{**fields, "node": node})
+            self.chronicle.event(noted.event, **{**fields, "node": node})
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             log.warning("event %.100r of node %s cannot be written: %r", noted.event, node, error)
 
     def _node_lost(self, node: str, why: str) -> None:
-        workers = [w.id for w in self.server.state.workers.values() if w.node == node]
-        if self.server.state.phase != "ended":
-            self.progress.event("NodeLost", node=node, workers=workers, why=why)
-            for worker in workers:
-                self.progress.event(
-                    "WorkerLost",
-                    worker=worker,
-                    rank=self._picture.rank(worker),
-                    reason="node lost",
-                    status=None,
-                    step=self._picture.step + 1,
-                    slot=-1,
-                    armed=False,
-                    last_stamp=None,
-                    why=f"node {node} lost",
-                    node=node,
-                )
-            named = ", ".join(f"worker {worker}" for worker in workers) or "no worker"
-            self._terminal.say(f"node {node} lost with {named}: {why}")
+        if self.server is not None and self.server.state.phase != "ended":
+            self._tell_node_lost(self.server.state, node, why)
+
+    def _tell_node_lost(self, state: State, node: str, why: str) -> None:
+        workers = [w.id for w in state.workers.values() if w.node == node]
+        self.chronicle.event("NodeLost", node=node, workers=workers, why=why)
+        for worker in workers:
+            self.chronicle.event(
+                "WorkerLost",
+                worker=worker,
+                rank=self._h.picture.rank(worker),
+                reason="node lost",
+                status=None,
+                step=self._h.picture.step + 1,
+                slot=-1,
+                armed=False,
+                last_stamp=None,
+                why=f"node {node} lost",
+                node=node,
+            )
+        named = ", ".join(f"worker {worker}" for worker in workers) or "no worker"
+        self._h.terminal.say(f"node {node} lost with {named}: {why}")
 
     def _committed(self, worker: int, committed: m.Committed) -> None:
         try:
-            self.progress.committed(worker, committed)
+            self.chronicle.committed(worker, committed)
         except (Divergence, DataError, ValueError, OverflowError) as error:
             reason = f"{type(error).__name__}: {error}"
-            self.server.break_off(m.Broken(reason=reason, worker=worker, step=committed.step))
+            if self.server is not None:
+                self.server.break_off(m.Broken(reason=reason, worker=worker, step=committed.step))
+
+    # ------------------------------------------------------------------ this agent's chronicle
+
+    @property
+    def story(self) -> list[Event]:
+        """The events of the last generations."""
+        return self.chronicle.story
+
+    def event(self, name: str, **fields: object) -> None:
+        """Note an event."""
+        self.chronicle.event(name, **fields)
+
+    def committed(self, worker: int, message: m.Committed) -> bool:
+        """Take in a worker's commit; return whether it is the first of its step here."""
+        return self.chronicle.committed(worker, message)
+
+    def logged(self, message: m.Logged) -> None:
+        """Take in what a script logged."""
+        self.chronicle.logged(message)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from hpresil.base.config import Config
-from hpresil.launch.network import Cluster
+from hpresil.launch.cluster import Cluster
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,8 @@ state of newcomers are as between machines. Not so the gradients: workers of one
 memory, whichever agent they belong to (`comm.segments`).
 
 An agent that is killed takes its workers with it, like a node that is lost; after `RETURN_S` another one
-comes in its place. The first agent has the coordinator: its end is the job's.
+comes in its place, as long as one of the others lives. The first agent begins with the coordinator. Whichever
+has it at the end says how the job ended.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from hpresil.launch import whereabouts
 from hpresil.native import set_pdeathsig
 
 RETURN_S = 1.0
@@ -34,18 +36,27 @@ FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 @dataclass(frozen=True, kw_only=True)
 class LocalNode:
-    """Where one of the agents stands; it finds this in its environment."""
+    """Where one of the agents stands; it finds this in its environment.
+
+    ``returning``: it comes in place of one that was lost, so the coordinator lives elsewhere.
+    """
 
     rank: int
     nodes: int
     port: int
     run_dir: str
     parent: int
+    returning: bool
 
     @property
     def name(self) -> str:
         """Its name."""
-        return f"node{self.rank}"
+        return name_of(self.rank)
+
+
+def name_of(rank: int) -> str:
+    """Return the name of a local node."""
+    return f"node{rank}"
 
 
 def place() -> LocalNode | None:
@@ -88,9 +99,10 @@ class _Family:
         try:
             for rank in range(self._nodes):
                 self._start(rank)
-            while (status := self._agents[0].poll()) is None:
-                self._look_after()
+            while self._go_on():
                 time.sleep(POLL_S)
+            self._end()
+            status = self._agents[self._chief()].returncode
             return status if status >= 0 else 128 - status
         finally:
             self._end()
@@ -99,31 +111,43 @@ class _Family:
 
     def _start(self, rank: int) -> None:
         here = LocalNode(
-            rank=rank, nodes=self._nodes, port=self._port, run_dir=str(self._run_dir), parent=os.getpid()
+            rank=rank,
+            nodes=self._nodes,
+            port=self._port,
+            run_dir=str(self._run_dir),
+            parent=os.getpid(),
+            returning=rank in self._agents,
         )
         environment = {**os.environ, PLACE: json.dumps(asdict(here))}
         self._agents[rank] = subprocess.Popen(
             self._command, env=environment, stdin=subprocess.DEVNULL, process_group=0
         )
 
-    def _look_after(self) -> None:
-        """Bring a node that was lost back after a while."""
-        for rank, agent in self._agents.items():
-            if agent.poll() is None or rank == 0:
-                continue
+    def _chief(self) -> int:
+        """Return the rank of the agent that has the coordinator, or had it last."""
+        place = whereabouts.read(self._run_dir)
+        names = {name_of(rank): rank for rank in self._agents}
+        return names.get(place.node, 0) if place is not None else 0
+
+    def _go_on(self) -> bool:
+        """Bring a node that was lost back after a while; return whether the job still runs."""
+        ended = {rank: agent.returncode for rank, agent in self._agents.items() if agent.poll() is not None}
+        if len(ended) == len(self._agents) or ended.get(self._chief(), -1) >= 0:
+            return False
+        for rank in [rank for rank, status in ended.items() if status < 0]:
             due = self._due.setdefault(rank, time.monotonic() + RETURN_S)
             if time.monotonic() >= due and self._returns < MAX_RETURNS and not self._signals:
                 del self._due[rank]
                 self._returns += 1
                 self._start(rank)
-                return
+        return True
 
     def _signalled(self, number: int, frame: object) -> None:
-        """The first signal drains the job, through the agent that has the coordinator; a second kills all."""
+        """The first signal drains the job, through one of the agents; a second kills all."""
         self._signals += 1
-        for rank, agent in self._agents.items():
-            if (rank == 0 or self._signals > 1) and agent.poll() is None:
-                agent.send_signal(number)
+        alive = [agent for agent in self._agents.values() if agent.poll() is None]
+        for agent in alive[: None if self._signals > 1 else 1]:
+            agent.send_signal(number)
 
     def _end(self) -> None:
         """Wait for the other agents to leave; kill those that do not."""

@@ -4,51 +4,52 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpresil.base.errors import TransferFailed
 from hpresil.base.version import VERSION
+from hpresil.launch import whereabouts
+from hpresil.launch.cluster import Cluster
 from hpresil.launch.frame_traffic import FrameTraffic
+from hpresil.launch.lease import Lease
 from hpresil.launch.memory import Arenas
 from hpresil.launch.peers import Peers
+from hpresil.launch.succession import Office, Succession
 from hpresil.membership import messages as m
 from hpresil.membership.client import Client
-from hpresil.membership.connections import Listen
+from hpresil.membership.peer_messages import Elected
 from hpresil.membership.refusals import Refusals
-from hpresil.membership.tls import Credentials
+from hpresil.membership.server import Server
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """Where this node stands in a job of several.
+@dataclass(frozen=True)
+class Ground:
+    """What the network stands on: the rest of the agent.
 
     Attributes:
-        node: Its name, distinct from all others.
-        rank: Its number, for scripts (GROUP_RANK).
-        hosts: The coordinator lives here.
-        host: Where the coordinator listens; ``port`` too.
-        address: The address of this machine that other nodes reach it at.
-        nnodes: How many nodes the job waits for before it begins.
-        max_nodes: How many it is made for.
-        credentials: What proves that an agent belongs to the job.
-        connect_timeout_s: How long to wait for the coordinator to be up.
+        told: Called with what the coordinator says.
+        over: Returns whether the job has ended.
+        generation: Returns the newest generation that this agent has seen.
+        alive: Returns the workers that live or are being started.
+        keep: Called with those of them that the coordinator knows; the others are killed.
+        alone: Called with the reason when there is no coordinator any more.
+        office: For the case that the coordinator is to live here.
+        alone_s: How long to look for a coordinator.
+        restore_s: How long a newcomer's state may take.
     """
 
-    node: str
-    rank: int
-    hosts: bool
-    host: str
-    port: int
-    address: str
-    nnodes: int
-    max_nodes: int
-    credentials: Credentials
-    connect_timeout_s: float = 300.0
-
-    def listen(self) -> Listen | None:
-        """Return where the coordinator listens if it lives here."""
-        return Listen(self.host, self.port, self.credentials) if self.hosts else None
+    told: Callable[[m.ToAgent], None]
+    over: Callable[[], bool]
+    generation: Callable[[], int]
+    alive: Callable[[], list[int]]
+    keep: Callable[[list[int]], None]
+    alone: Callable[[str], None]
+    office: Office
+    alone_s: float
+    restore_s: float
 
 
 class Network:
@@ -57,63 +58,154 @@ class Network:
     Args:
         node: Its name.
         cluster: Where it stands; None: it is the only one.
+        lease: The lock that makes a coordinator, if there is one.
     """
 
-    def __init__(self, node: str, cluster: Cluster | None) -> None:
-        self._node, self._cluster = node, cluster
+    def __init__(self, node: str, cluster: Cluster | None, lease: Lease | None) -> None:
+        self._node, self._cluster, self._lease = node, cluster, lease
         self._tasks: set[asyncio.Task[None]] = set()
+        self._address = ""
+        self._proposal = 0
+        self._succession: Succession | None = None
+        self.client = Client(keeps=cluster is not None and not cluster.hosts)
 
-    async def connect(self, here: Path, stack: AsyncExitStack) -> Client:
-        """Connect to the coordinator: through the socket ``here`` if it is on this node."""
-        cluster = self._cluster
-        if cluster is None or cluster.hosts:
-            self._client = await Client.connect(here)
+    async def connect(self, here: Path, run_dir: Path, stack: AsyncExitStack) -> None:
+        """Connect to the coordinator: through the socket ``here`` if it is on this node.
+
+        Raises:
+            ConfigError: Whoever is there does not belong to the job.
+            DeadlineExceeded: Nobody is there in time.
+        """
+        stack.push_async_callback(self.client.close)
+        if self._cluster is None or self._cluster.hosts:
+            await self.client.connect(here)
         else:
-            self._client = await Client.call(
-                cluster.host, cluster.port, cluster.credentials, cluster.connect_timeout_s
-            )
-        stack.push_async_callback(self._client.close)
-        return self._client
+            await whereabouts.call(self.client, self._cluster, run_dir)
 
-    async def join(self, frames: FrameTraffic, arenas: Arenas, wait_s: float, stack: AsyncExitStack) -> None:
+    async def join(
+        self,
+        frames: FrameTraffic,
+        arenas: Arenas,
+        ground: Ground,
+        server: Server | None,
+        stack: AsyncExitStack,
+    ) -> None:
         """Open the door for other agents, if there are any, then introduce this one."""
-        if self._cluster is None:
-            self._client.say(m.AgentJoined(node=self._node, pid=os.getpid()))
-            return
-        self._peers = frames.peers = Peers(
-            self._cluster.credentials,
+        self._ground = ground
+        if self._cluster is not None:
+            await self._open_door(self._cluster, frames, arenas, server)
+            stack.push_async_callback(self._close)
+            self._later(self.client.stay())
+        self.client.join(self._introduction())
+
+    async def _open_door(
+        self, cluster: Cluster, frames: FrameTraffic, arenas: Arenas, server: Server | None
+    ) -> None:
+        peers = frames.peers = Peers(
+            cluster.credentials,
             arenas,
             Refusals(),
             stored=frames.stored,
             hold=frames.hold,
             release=frames.release,
-            wait_s=wait_s,
+            wait_s=self._ground.restore_s,
         )
-        address = await self._peers.open(self._cluster.address)
-        stack.push_async_callback(self._close)
-        self._client.say(
-            m.AgentJoined(
-                node=self._node,
-                pid=os.getpid(),
-                address=address,
-                build=VERSION,
-            )
+        self._address = await peers.open(cluster.address)
+        peers.elected = self._told_of
+        succession = self._succession = Succession(
+            cluster,
+            self._lease,
+            self.client,
+            peers,
+            self._address,
+            introduction=self._introduction,
+            accepted=self._accepted,
+            office=self._ground.office,
         )
-        self._later(self._client.stay())
+        if server is not None:
+            succession.serve(server)
+        else:
+            succession.standing.bound_to(self.client.peer)
+
+    def _introduction(self) -> m.AgentJoined:
+        if self._succession is None:
+            return m.AgentJoined(node=self._node, pid=os.getpid())
+        return m.AgentJoined(
+            node=self._node,
+            pid=os.getpid(),
+            address=self._address,
+            build=VERSION,
+            term=self._succession.standing.term,
+            generation=self._ground.generation(),
+            workers=self._ground.alive(),
+        )
+
+    # ------------------------------------------------------------------ the coordinator of the moment
+
+    async def listen(self) -> str:
+        """Pass on what the coordinator says, and find the next one if it is lost; return why that failed."""
+        while True:
+            why = await self._hear()
+            if self._ground.over() or self._succession is None:
+                return why
+            self._ground.alone(why)
+            if not await self._succession.next(self._ground.alone_s):
+                return why
+
+    async def _hear(self) -> str:
+        try:
+            async for message in self.client:
+                match message:
+                    case m.Accepted():
+                        self._accepted(message)
+                    case m.StateCopy():
+                        self._keep_copy(message)
+                    case m.Heard():
+                        self.client.heard(message.said)
+                    case _:
+                        self._ground.told(message)
+        except (OSError, TransferFailed) as error:
+            return f": {error}"
+        return ""
+
+    def _accepted(self, accepted: m.Accepted) -> None:
+        if self._succession is not None:
+            self._succession.standing.term = accepted.term
+        self._ground.keep(accepted.workers)
+
+    def _keep_copy(self, copy: m.StateCopy) -> None:
+        assert self._succession is not None
+        self._succession.standing.copy = copy
+        if copy.proposal != self._proposal:
+            self._proposal = copy.proposal
+            self.client.say(m.Copied(node=self._node, proposal=copy.proposal))
+
+    def _told_of(self, elected: Elected) -> None:
+        """Another agent says that it is the coordinator: follow it if it is a later one."""
+        assert self._succession is not None
+        if self._succession.standing.heard_of(elected):
+            self._later(self._succession.step_down())
+            if self._succession.standing.bound:
+                self.client.leave()
+
+    # ------------------------------------------------------------------ the other agents
 
     def probe(self, message: m.Probe) -> None:
         """Try to reach other agents, as the coordinator asks."""
         self._later(self._probe(message.addresses))
 
     async def _probe(self, addresses: dict[str, str]) -> None:
-        failed = await self._peers.probe(addresses)
-        self._client.say(m.Reached(node=self._node, tried=addresses, failed=failed))
+        assert self._succession is not None
+        failed = await self._succession.peers.probe(addresses)
+        self.client.say(m.Reached(node=self._node, tried=addresses, failed=failed))
 
     async def _close(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._peers.close()
+        if self._succession is not None:
+            self._succession.close()
+            await self._succession.peers.close()
 
     def _later(self, work: asyncio._CoroutineLike[None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

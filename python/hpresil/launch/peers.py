@@ -1,4 +1,4 @@
-"""Agents among themselves: do we reach each other, and frames that go from one node's memory to another's.
+"""Agents among themselves: do we reach each other, who coordinates, frames from one memory to another.
 
 One connection a request, through a `Door`, so both ends belong to the job and nobody can change a byte on
 the way. A request is one framed message; the answer to `Fetch` is one framed `Coming` and then the frame's
@@ -11,53 +11,35 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
-from typing import Union
+from collections.abc import Awaitable, Callable
 
 from hpresil.base.errors import ConfigError, TransferFailed
 from hpresil.launch.memory import Arenas
+from hpresil.membership.agent_messages import AgentJoined
 from hpresil.membership.door import Door, call
-from hpresil.membership.framing import Direction, read_message, write_message
-from hpresil.membership.messages import Message
+from hpresil.membership.framing import read_message, write_message
+from hpresil.membership.peer_messages import (
+    ANSWERED,
+    ASKED,
+    Coming,
+    Elected,
+    Fetch,
+    Ping,
+    Pong,
+    Stand,
+    Vote,
+)
 from hpresil.membership.refusals import Refusals
 from hpresil.membership.tls import Credentials
 
 PROBE_S = 5.0
 STALL_S = 10.0
 CHUNK_BYTES = 1 << 20
-MAX_REQUEST_BYTES = 4096
 SEAL_PAGE_BYTES = 4096
 """The first bytes of a frame, which say that the others are whole (see `snapshot.layout`)."""
 
 
-class Ping(Message, frozen=True, kw_only=True):
-    """Ask whether anybody is there."""
-
-
-class Pong(Message, frozen=True, kw_only=True):
-    """Somebody is."""
-
-
-class Fetch(Message, frozen=True, kw_only=True):
-    """Send the frame of ``version`` for ``generation``; ``stored``: the newest sealed one, now."""
-
-    node: str
-    generation: int
-    version: int
-    stored: bool
-
-
-class Coming(Message, frozen=True, kw_only=True):
-    """``frame_bytes`` follow; -1: there is no such frame, and ``error`` says why."""
-
-    frame_bytes: int
-    error: str = ""
-
-
-ASKED: Direction[Union[Ping, Fetch]] = Direction("agent to agent", Union[Ping, Fetch], MAX_REQUEST_BYTES)
-ANSWERED: Direction[Union[Pong, Coming]] = Direction(
-    "agent to asking agent", Union[Pong, Coming], MAX_REQUEST_BYTES
-)
+Visitor = Callable[[AgentJoined, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Peers:
@@ -74,6 +56,11 @@ class Peers:
             `release`; -1: it does not hold it (any more).
         release: Called with that number when the frame has gone out, well or not, and to which node.
         wait_s: How long a request may wait for its frame.
+
+    Attributes:
+        stood: Answers an agent that would be the coordinator.
+        elected: Called when another agent says that it is.
+        joining: Takes over a connection that begins with `AgentJoined`, if the coordinator lives here.
     """
 
     def __init__(
@@ -92,6 +79,9 @@ class Peers:
         self._offered: dict[tuple[int, int], int] = {}
         self._change = asyncio.Condition()
         self._door = Door(self._visit, credentials, refusals)
+        self.stood: Callable[[Stand], Vote] = lambda stand: Vote(granted=False, term=0)
+        self.elected: Callable[[Elected], None] = lambda elected: None
+        self.joining: Visitor | None = None
         self.bytes_received = 0
         self.bytes_sent = 0
 
@@ -107,6 +97,15 @@ class Peers:
         """Return which of these agents (node → HOST:PORT) cannot be reached, and why."""
         errors = await asyncio.gather(*map(self._ping, addresses.values()))
         return {node: error for node, error in zip(addresses, errors, strict=True) if error}
+
+    async def stand(self, address: str, stand: Stand) -> Vote | None:
+        """Ask another agent for its vote; None if it does not answer."""
+        answer = await self._ask(address, stand)
+        return answer if isinstance(answer, Vote) else None
+
+    async def tell(self, address: str, elected: Elected) -> None:
+        """Tell another agent who the coordinator is; one that does not answer is told again later."""
+        await self._ask(address, elected)
 
     async def offer(self, generation: int, version: int, frame: int) -> None:
         """Other nodes may have ``frame`` when they ask for that version in that generation."""
@@ -166,29 +165,43 @@ class Peers:
         return size
 
     async def _ping(self, address: str) -> str:
+        answer = await self._ask(address, Ping())
+        if isinstance(answer, str):
+            return answer
+        return "" if isinstance(answer, Pong) else f"{address} hung up"
+
+    async def _ask(self, address: str, question: Ping | Stand | Elected) -> Pong | Coming | Vote | str | None:
+        """Return another agent's answer, None if it hung up, or why there is none in words."""
         try:
             async with asyncio.timeout(PROBE_S):
                 reader, writer = await _call(address, self._credentials)
                 try:
-                    write_message(writer, Ping())
-                    pong = await read_message(reader, ANSWERED)
+                    write_message(writer, question)
+                    return await read_message(reader, ANSWERED)
                 finally:
                     writer.transport.abort()
         except TimeoutError:
             return f"no answer from {address} within {PROBE_S:g} s"
         except (OSError, ConfigError, TransferFailed) as error:
             return f"{address}: {error}"
-        return "" if isinstance(pong, Pong) else f"{address} hung up"
 
     async def _visit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(STALL_S):
                 wish = await read_message(reader, ASKED)
-            if isinstance(wish, Ping):
-                write_message(writer, Pong())
-                await writer.drain()
-            elif wish is not None:
-                await self._send(wish, reader, writer)
+            match wish:
+                case Ping():
+                    write_message(writer, Pong())
+                case Stand():
+                    write_message(writer, self.stood(wish))
+                case Elected():
+                    self.elected(wish)
+                    write_message(writer, Pong())
+                case Fetch():
+                    return await self._send(wish, reader, writer)
+                case AgentJoined() if self.joining is not None:
+                    return await self.joining(wish, reader, writer)
+            await writer.drain()
         except (TransferFailed, TimeoutError) as error:
             self._refusals.turn_away("peer", str(error) or "a slow one")
         finally:

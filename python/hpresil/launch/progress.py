@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from hpresil.base import spans
@@ -19,12 +20,11 @@ REMEMBERED_STEPS = 1024
 
 
 class Chronicle(Protocol):
-    """Where an agent writes down what happens: files on the coordinator's node, a message elsewhere.
+    """Where an agent writes down what happens: files on the coordinator's node, a message elsewhere."""
 
-    ``story``: the events of the last generations, for the phases of the last recovery.
-    """
-
-    story: list[Event]
+    @property
+    def story(self) -> list[Event]:
+        """The events of the last generations, for the phases of the last recovery."""
 
     def event(self, name: str, **fields: object) -> None:
         """Note an event."""
@@ -43,12 +43,16 @@ class Progress:
         directory: Where everything goes.
         recorder: The record; it raises Divergence when two reports of a step differ.
         picture: Told of every commit.
+        before: Events that another coordinator has written down; told again, they are not repeated.
 
     Attributes:
         on_event: Called with every event once it is written.
     """
 
-    def __init__(self, directory: RunDirectory, recorder: Recorder, picture: Picture) -> None:
+    def __init__(
+        self, directory: RunDirectory, recorder: Recorder, picture: Picture, before: Iterable[Event] = ()
+    ) -> None:
+        self._before = {_identity(event["event"], event) for event in before}
         self._recorder, self._picture = recorder, picture
         self._events, self._metrics = EventLog(directory.events), EventLog(directory.metrics)
         self.on_event: Callable[[Event], None] | None = None
@@ -64,6 +68,8 @@ class Progress:
             if (name, generation) in self._told:
                 return
             self._told = {(n, g) for n, g in self._told if n != name} | {(name, generation)}
+        if self._before and _identity(name, fields) in self._before:
+            return
         line = self._events.add(name, **fields)
         if self.on_event is not None:
             self.on_event(line)
@@ -116,6 +122,16 @@ class Progress:
 
     def _open_recovery(self) -> bool:
         return bool(self.story) and self.story[-1]["event"] != "StepCompleted"
+
+
+def _identity(name: str, fields: Mapping[str, object]) -> str:
+    """Return what makes an event the same if it is told again, by the same agent or another one."""
+    if name in ("StepCommitted", "StepCompleted"):
+        fields = {"step": fields["step"]}
+    elif name in TOLD_BY_ALL:
+        fields = {"generation": fields["generation"]}
+    known = {key: value for key, value in fields.items() if key not in ("t", "wall", "event")}
+    return json.dumps([name, known], sort_keys=True)
 
 
 class Forwarded:

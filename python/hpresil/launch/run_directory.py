@@ -3,12 +3,14 @@
     RUN/agent.json          process id and sockets of the agent, while it runs
     RUN/agent.log           what the agent warns of
     RUN/lock                locked by the agent while it runs: one job at a time
-    RUN/journal             the coordinator's decisions
+    RUN/journal             the coordinator's decisions; journal-K: those of the one of term K
+    RUN/coordinator.json    where the coordinator of a job of several nodes is
     RUN/events.jsonl        what happened
     RUN/metrics.jsonl       what the script logged
     RUN/trace/              spans of the agent and of each worker
     RUN/logs/worker-N.log   what worker N wrote, and worker-N.error.json if an exception ended it
     RUN/checkpoints/        saved states
+    RUN/lease               locked by the coordinator of local nodes while it lives
     RUN/secret              what agents of several nodes prove to each other, mode 0600
     RUN/nodes/NAME/         agent.json, agent.log and logs of another node
     RUN/earlier/K/          logs, events and journal of the Kth job that ran here before
@@ -19,6 +21,7 @@ file system. They get a directory of mode 0700 under XDG_RUNTIME_DIR or /tmp.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -35,7 +38,16 @@ from hpresil.membership.journal import last_generation
 
 MAX_SOCKET_BASE = 60
 NODES = "nodes"
-MOVED = ("logs", "trace", "journal", "events.jsonl", "agent.json", "agent.log", "metrics.jsonl")
+MOVED = (
+    "logs",
+    "trace",
+    "journal*",
+    "events.jsonl",
+    "agent.json",
+    "agent.log",
+    "metrics.jsonl",
+    "coordinator.json",
+)
 KEPT_ON_RESUME = ("metrics.jsonl",)
 
 
@@ -94,6 +106,16 @@ class RunDirectory:
             _link(runs / "latest", path.name)
         return directory
 
+    def inherit(self) -> RunDirectory:
+        """Return the job's run directory, for an agent that the coordinator has moved to.
+
+        What the old coordinator wrote there stays. It may still hold the lock, if it is cut off.
+        """
+        lock_fd = os.open(self.job / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        with contextlib.suppress(ConfigError):
+            _lock(lock_fd, self.job)
+        return RunDirectory(self.job, lock_fd)
+
     def announce(self, facts: dict[str, Any]) -> None:
         """Write ``agent.json``: how to reach the agent."""
         temporary = self.agent_file.with_suffix(".tmp")
@@ -102,7 +124,7 @@ class RunDirectory:
 
     def earlier_generation(self) -> int:
         """Return the newest generation of the jobs that ran here before, 0 if there was none."""
-        return max((_generation(journal) for journal in self.path.glob("earlier/*/journal")), default=0)
+        return max((_generation(journal) for journal in self.path.glob("earlier/*/journal*")), default=0)
 
     def close(self) -> None:
         """Remove ``agent.json`` and let go of the lock."""
@@ -121,7 +143,7 @@ class RunDirectory:
         if resume and not saved:
             raise ConfigError(f"{self.path} holds no checkpoint, so there is nothing to resume")
         kept = KEPT_ON_RESUME if resume else ()
-        old = [self.path / name for name in MOVED if name not in kept and (self.path / name).exists()]
+        old = [path for name in MOVED if name not in kept for path in self.path.glob(name)]
         if old:
             base = self.path / "earlier"
             base.mkdir(exist_ok=True)

@@ -7,18 +7,15 @@ import json
 import logging
 import subprocess
 import sys
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hpresil.base.errors import ConfigError, DataError
+from hpresil.launch import whereabouts
 from hpresil.launch.agent import Agent
 from hpresil.launch.job import Job
 from hpresil.launch.run_directory import NODES, RunDirectory
-from hpresil.launch.scrapes import connect, serve_metrics
-
-if TYPE_CHECKING:
-    from hpresil.telemetry.metrics import Metrics
+from hpresil.launch.scrapes import Scrapes
 
 NEWEST_S = 120.0
 SWITCH_S = 0.0005  # the event loop must not wait 5 ms for a thread that draws a box
@@ -35,12 +32,26 @@ def start(job: Job) -> int:
     Raises:
         ConfigError: nothing was started, and the message says why.
     """
-    hosts = job.cluster is None or job.cluster.hosts
-    with serve_metrics(job.metrics_addr, job.metrics_port if hosts else 0) as metrics:
-        return _start(job, metrics)
+    job = _at_its_place(job)
+    scrapes = Scrapes(job.metrics_addr, job.metrics_port)
+    if job.cluster is None or job.cluster.hosts:
+        scrapes.open()
+    try:
+        return _start(job, scrapes)
+    finally:
+        scrapes.close()
 
 
-def _start(job: Job, metrics: Metrics | None) -> int:
+def _at_its_place(job: Job) -> Job:
+    """Return the job as it is for this node if the coordinator lives on another one by now."""
+    cluster, run_dir = job.cluster, job.run_dir
+    if cluster is None or run_dir is None or not cluster.hosts:
+        return job
+    moved = asyncio.run(whereabouts.is_elsewhere(cluster, run_dir))
+    return replace(job, cluster=replace(cluster, hosts=not moved))
+
+
+def _start(job: Job, scrapes: Scrapes) -> int:
     checkpoints = job.run_dir / "checkpoints" if job.run_dir else None
     if job.cluster is not None and not job.cluster.hosts and job.run_dir is not None:
         # The job's own directory may be on a file system that all nodes share; this is this node's part.
@@ -55,7 +66,7 @@ def _start(job: Job, metrics: Metrics | None) -> int:
         logging.raiseExceptions = False  # a full disk must not fill the terminal as well
         sys.setswitchinterval(SWITCH_S)
         resume = newest_checkpoint(checkpoints or directory.checkpoints) if job.resume else None
-        return asyncio.run(Agent(job, directory, resume, partial(connect, metrics)).run())
+        return asyncio.run(Agent(job, directory, resume, scrapes).run())
     except DataError as error:  # the record or the checkpoint: a wrong argument, not a failed job
         raise ConfigError(str(error)) from error
     finally:

@@ -81,7 +81,7 @@ class Connections:
         try:
             self._server = await asyncio.start_unix_server(self._serve_here, sock=sock)
             if self._listen is not None:
-                door = Door(self._serve, self._listen.credentials, self._refusals)
+                door = Door(self.serve, self._listen.credentials, self._refusals)
                 await door.open(self._listen.host, self._listen.port)
                 self._door = door
         except BaseException:
@@ -153,17 +153,20 @@ class Connections:
             self._refusals.turn_away("other user", f"process {pid} of user {uid}")
             writer.close()
             return
-        await self._serve(reader, writer)
+        await self.serve(reader, writer)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._handlers.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._on_defect(error)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, first: AgentJoined | None = None
+    ) -> None:
+        """Serve one connection to its end. ``first``: its first message, if that was read already."""
         node, why = None, "the connection was closed"
         try:
-            node = await self._introduced(reader, writer)
+            node = await self._introduced(reader, writer, first)
             while node is not None and (message := await read_message(reader, FROM_AGENT)) is not None:
                 if node in self._heard:
                     self._heard[node] = now()
@@ -177,18 +180,26 @@ class Connections:
             self._refusals.turn_away("broken connection", why)
         finally:
             if node is not None and self._agents.get(node) is writer:
-                del self._agents[node]
-                self._heard.pop(node, None)
-                self._on_gone(node, why)
+                self._hang_up(node, why)
             writer.close()
             with contextlib.suppress(OSError):
                 async with asyncio.timeout(CLOSE_S):
                     await writer.wait_closed()
 
-    async def _introduced(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str | None:
+    def _hang_up(self, node: str, why: str) -> None:
+        writer = self._agents.pop(node)
+        self._heard.pop(node, None)
+        writer.close()
+        self._on_gone(node, why)
+
+    async def _introduced(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, known: AgentJoined | None
+    ) -> str | None:
         """Return the node that this connection speaks for, None if it may not speak."""
-        async with asyncio.timeout(FIRST_MESSAGE_S):
-            first = await read_message(reader, FROM_AGENT)
+        first: FromAgent | None = known
+        if first is None:
+            async with asyncio.timeout(FIRST_MESSAGE_S):
+                first = await read_message(reader, FROM_AGENT)
         if first is None:
             return None
         if not isinstance(first, AgentJoined):
@@ -198,6 +209,8 @@ class Connections:
         if not first.node:
             self._refusals.turn_away("no introduction", "an agent of a node without a name")
             return None
+        if first.term and first.node in self._agents:
+            self._hang_up(first.node, "it came again on another connection")
         if first.node in self._agents:
             reason = f"node {first.node!r} is connected already (process {first.pid} claims it again)"
             self._refusals.turn_away("second agent", reason)

@@ -7,7 +7,8 @@ at once, past the queue, and is neither journalled nor part of the machine.
 
 An agent speaks for the workers of its own node; what it says about others is dropped and counted.
 
-Not guaranteed: surviving the agent's process. A coordinator that takes over needs more than this.
+In a job of several nodes the other agents keep copies of the state. If this process is lost, one of them
+makes a server from its copy, which begins when enough of the others have come (see `gathering`).
 """
 
 from __future__ import annotations
@@ -21,9 +22,13 @@ from hpresil.base import spans
 from hpresil.base.deadline import now as monotonic
 from hpresil.membership import machine
 from hpresil.membership.connections import Connections, Listen
+from hpresil.membership.copies import Copies
+from hpresil.membership.gathering import Gathering
 from hpresil.membership.journal import Journal
 from hpresil.membership.machine import Event, NodeLost, Tick
 from hpresil.membership.messages import (
+    Accepted,
+    AgentJoined,
     Broken,
     Decision,
     Deliver,
@@ -44,7 +49,7 @@ from hpresil.membership.messages import (
 )
 from hpresil.membership.refusals import Refusals
 from hpresil.membership.rendezvous import Rendezvous
-from hpresil.membership.state import Settings, State
+from hpresil.membership.state import State
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +63,8 @@ class Server:
 
     Args:
         path: The Unix socket to listen on; its directory must be closed to others.
-        settings: The job's.
+        state: How the job begins, or a copy of the state of a coordinator that was lost.
+        taking_over: The term it begins and the node it lives on; None for the first coordinator.
         journal_path: The journal to create; None for a job that keeps none.
         listen: Where agents of other nodes come in; None: there are none.
         on_state: Called with each new state, after its actions were sent.
@@ -71,8 +77,9 @@ class Server:
     def __init__(
         self,
         path: Path,
-        settings: Settings,
+        state: State,
         *,
+        taking_over: tuple[int, str] | None = None,
         journal_path: Path | None = None,
         listen: Listen | None = None,
         on_state: Callable[[State], None] | None = None,
@@ -81,21 +88,27 @@ class Server:
         now: Callable[[], float] = monotonic,
         tick_s: float = TICK_S,
     ) -> None:
-        self.state = machine.begin(settings, now())
+        self.state = state
+        self._gathering = Gathering(state, taking_over[1], taking_over[0]) if taking_over else None
         self._refusals = Refusals()
         self._journal_path = journal_path
         self._journal: Journal | None = None
         self._on_state, self._on_said, self._on_lost = on_state, on_said, on_lost
         self._now = now
         self._tick_s = tick_s
-        self._rendezvous = Rendezvous(settings.first_generation)
+        self._rendezvous = Rendezvous(state.generation)
         self._connections = Connections(
             path, listen, self._refusals, on_said=self._take, on_gone=self._gone, on_defect=self._defect
         )
+        self._copies = Copies(self._connections.tell, self._others)
+        self._said: dict[str, int] = {}
+        self._expected = {node.name: node.address for node in state.nodes.values()}
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] | None = None
+        self._begun: asyncio.Future[bool] | None = None
         self._open = False
+        self._deciding = False
 
     @property
     def path(self) -> Path:
@@ -109,13 +122,26 @@ class Server:
 
     async def start(self) -> None:
         """Listen and decide, until `close`. Raises ConfigError for an unusable socket path or port."""
-        self._failed = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._failed, self._begun = loop.create_future(), loop.create_future()
         if self._journal_path is not None:
-            self._journal = Journal(self._journal_path, self.state, self.state.since)
+            inherited = self._gathering is not None
+            self._journal = Journal(self._journal_path, self.state, self.state.since, inherited=inherited)
         self._open = True
         await self._connections.open()
         for work in (self._decide(), self._tick()):
             self._keep(asyncio.create_task(work))
+
+    async def begun(self) -> bool:
+        """Wait until it decides; False if it took over and too few agents have come."""
+        assert self._begun is not None
+        return await asyncio.shield(self._begun)
+
+    async def visit(
+        self, joined: AgentJoined, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Serve an agent that came through this node's door and has introduced itself."""
+        await self._connections.serve(reader, writer, joined)
 
     def break_off(self, broken: Broken) -> None:
         """End the job for a reason that was found here."""
@@ -134,8 +160,9 @@ class Server:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._connections.close()
-        if self._failed is not None and not self._failed.done():
-            self._failed.cancel()
+        for future in (self._failed, self._begun):
+            if future is not None and not future.done():
+                future.cancel()
         if self._journal is not None:
             self._journal.close()
             self._journal = None
@@ -160,27 +187,48 @@ class Server:
         while True:
             await asyncio.sleep(self._tick_s)
             self._connections.drop_silent()
-            self._events.put_nowait(Tick())
+            if self._gathering is None or self._gathering.over:
+                all_heard = self._said if self._events.empty() and not self._deciding else None
+                self._copies.tick(self.state, self._now(), all_heard=all_heard)
+                self._events.put_nowait(Tick())
 
     async def _decide(self) -> None:
+        assert self._begun is not None
+        if self._gathering is not None:
+            took_over = await self._gathering.outcome()
+            if took_over is None:
+                self._begun.set_result(False)
+                return
+            await self._apply(took_over)
+        self._begun.set_result(True)
         while True:
             event = await self._events.get()
-            now = self._now()
-            state, actions = machine.step(self.state, event, now)
-            changed = state is not self.state
-            self.state = state
-            self._rendezvous.advance(state.generation)
-            if isinstance(event, WorkerLost):
-                self._rendezvous.forget(event.worker)
-            if changed and self._journal is not None:
-                self._journal.append(event, now, state.generation)
-                if any(map(_is_decision, actions)):
-                    await asyncio.to_thread(self._journal.sync)
-                    spans.add("decide", int(now * 1e9), generation=state.generation)
-            for action in actions:
-                self._send(action)
-            if changed and self._on_state is not None:
-                self._on_state(state)
+            self._deciding = True
+            await self._apply(event)
+            self._deciding = False
+
+    async def _apply(self, event: Event) -> None:
+        now, before = self._now(), self.state
+        state, actions = machine.step(before, event, now)
+        self.state = state
+        self._rendezvous.advance(state.generation)
+        if isinstance(event, WorkerLost):
+            self._rendezvous.forget(event.worker)
+        if state is not before:
+            self._copies.changed(before, state, now)
+            await self._write_down(event, now, actions)
+        for action in actions:
+            self._send(action)
+        if state is not before and self._on_state is not None:
+            self._on_state(state)
+
+    async def _write_down(self, event: Event, now: float, actions: list[ToAgent]) -> None:
+        if self._journal is None:
+            return
+        self._journal.append(event, now, self.state.generation)
+        if any(map(_is_decision, actions)):
+            await asyncio.to_thread(self._journal.sync)
+            spans.add("decide", int(now * 1e9), generation=self.state.generation)
 
     def _send(self, action: ToAgent) -> None:
         match action:
@@ -195,6 +243,14 @@ class Server:
         for node in nodes:
             self._connections.tell(node, action)
 
+    def _others(self) -> list[str]:
+        return [node for node in self._connections.nodes() if node != self.state.host]
+
+    def missing(self) -> dict[str, str]:
+        """Return the agents (node → HOST:PORT) of the coordinator before this one that are not here."""
+        there = self._connections.nodes()
+        return {node: address for node, address in self._expected.items() if node not in there}
+
     def _node_of(self, worker: int) -> str:
         known = self.state.workers.get(worker)
         return known.node if known is not None else ""
@@ -205,13 +261,18 @@ class Server:
         if self._open:
             if self._on_lost is not None:
                 self._on_lost(node, why)
-            self._events.put_nowait(NodeLost(node=node, why=why))
+            if self._gathering is None or not self._gathering.went(node):
+                self._events.put_nowait(NodeLost(node=node, why=why))
 
     def _take(self, node: str, message: FromAgent) -> None:
+        self._said[node] = self._said.get(node, 0) + 1
         if getattr(message, "node", node) != node:
             self._refusals.turn_away(
                 "foreign node", f"node {node!r} says {type(message).__name__} for another"
             )
+            return
+        if isinstance(message, AgentJoined):
+            self._joined(message)
             return
         if isinstance(message, Relayed | WorkerStarted | WorkerLost):
             known = self.state.workers.get(message.worker)
@@ -226,6 +287,19 @@ class Server:
             self._rendezvous_message(message.worker, message.said)
             return
         self._events.put_nowait(message)
+
+    def _joined(self, joined: AgentJoined) -> None:
+        self._said[joined.node] = joined.said
+        kept = self._gathering.came(joined) if self._gathering is not None else None
+        if joined.build:  # a job of several nodes
+            term = self._gathering.term if self._gathering is not None else self.state.term
+            self._connections.tell(joined.node, Accepted(term=term, workers=kept or []))
+            if joined.node != self.state.host:
+                self._copies.welcome(joined.node, self.state, self._now(), joined.said)
+        if kept is None:
+            if self._on_said is not None:
+                self._on_said(joined.node, joined)
+            self._events.put_nowait(joined)
 
     def _rendezvous_message(self, worker: int, said: StoreSet | StoreGet) -> None:
         if worker not in self.state.members:

@@ -18,6 +18,11 @@ the fields of that event:
     StepCompleted   step, generation                 (every member of that generation reported it)
     Suspected       worker, why, spared              (a hang that was reported and not punished)
     Saved           worker, version, path, error
+    NodeJoined      node, pid, address
+    NodeLost        node, workers, why
+    CoordinatorMoved  node, was, term                (another node's agent has taken over)
+    Suspended       why                              (cut off from most nodes: nothing is committed)
+    Resumed
     DrainRequested  why
     JobEnded        status, reason, worker, step, slot, saved
 
@@ -80,11 +85,22 @@ def read(path: Path) -> list[Event]:
     return list(parse(path.read_bytes()))
 
 
+def last_events(path: Path, most_bytes: int) -> list[Event]:
+    """Return the complete events at the end of the file, none if there is no file."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - most_bytes))
+            return list(parse(file.read()))
+    except FileNotFoundError:
+        return []
+
+
 def parse(data: bytes) -> Iterator[Event]:
     """Yield the events of all whole lines in ``data``."""
     for line in data.splitlines(keepends=True):
         if line.endswith(b"\n"):
             try:
                 yield json.loads(line)
-            except ValueError:  # torn by a full disk
+            except ValueError:  # torn by a full disk, or the file was read from the middle of a line
                 continue

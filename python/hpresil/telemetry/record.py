@@ -153,7 +153,8 @@ class Recorder:
             check later reports against.
         resume_at: The first step that the job will make. An existing record is continued and must
             reach step ``resume_at - 1``; later lines stay, and what the job repeats is checked against
-            them. A truncated last line is cut off. Where no file exists, the record begins at this step.
+            them. A truncated last line is cut off. Where no file exists, the record begins at this step;
+            -1: there is none or an empty one, and it begins at whatever step comes first.
 
     Raises:
         DataError: The existing file is no record, or does not reach ``resume_at - 1``, or cannot be written.
@@ -199,6 +200,8 @@ class Recorder:
             world_size=committed.world_size,
             time=round(now, 6),
         )
+        if self.next_step < 0:
+            self.first_step = self.next_step = line.step
         earlier = self._earlier(line.step)
         if earlier is not None:
             _check(earlier, line, worker)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hpresil.launch.hosting import Hosting
+from hpresil.launch.hosting import Hosting, House
 from hpresil.launch.picture import Picture
 from hpresil.launch.progress import Progress
 from hpresil.membership import messages as m
@@ -17,11 +17,22 @@ from hpresil.telemetry.record import Recorder
 
 
 def hosting(directory: Path) -> Hosting:
-    job: Any = SimpleNamespace(cluster=SimpleNamespace(node="here"))
-    terminal: Any = SimpleNamespace(say=lambda text: None)
-    made = Hosting(job, SimpleNamespace(), None, Picture(), terminal)  # type: ignore[arg-type]
-    files: Any = SimpleNamespace(events=directory / "events.jsonl", metrics=directory / "metrics.jsonl")
-    made.progress = Progress(files, Recorder(None, 0), made._picture)
+    fake: Any = SimpleNamespace
+    house = House(
+        job=fake(cluster=fake(node="here")),
+        node="here",
+        directory=fake(),
+        socket=directory / "socket",
+        picture=Picture(),
+        terminal=fake(say=lambda text: None),
+        say=lambda message: None,
+        facts=dict,
+        shown=lambda progress, server: None,
+        failed=lambda error: None,
+    )
+    made = Hosting(house)
+    files: Any = fake(events=directory / "events.jsonl", metrics=directory / "metrics.jsonl")
+    made.chronicle = Progress(files, Recorder(None, 0), house.picture)
     return made
 
 
@@ -42,7 +53,7 @@ def test_an_event_of_another_node_is_written_with_its_name_and_our_times(tmp_pat
     assert line["t"] > 0
     assert line["wall"] > 0
     assert "name" not in line
-    made.progress.close()
+    made.chronicle.close()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -63,4 +74,4 @@ def test_an_agent_that_tells_nonsense_does_not_end_the_job(
     made._heard("far", m.Noted(event=event, fields=fields))
     made._heard("far", m.Noted(event="WorkerReady", fields={"worker": 1}))
     assert read(tmp_path / "events.jsonl")[-1]["worker"] == 1
-    made.progress.close()
+    made.chronicle.close()  # type: ignore[attr-defined]

@@ -13,11 +13,12 @@ from hypothesis import given, settings, strategies as st
 from hpresil.base.errors import TransferFailed
 from hpresil.launch import peers as module
 from hpresil.launch.memory import Arenas
-from hpresil.launch.peers import Coming, Fetch, Peers
+from hpresil.launch.peers import Peers
 from hpresil.membership import tls
 from hpresil.membership.door import Door, call
 from hpresil.membership.framing import read_message, write_message
 from hpresil.membership.messages import LENGTH
+from hpresil.membership.peer_messages import Coming, Fetch
 from hpresil.membership.refusals import Refusals
 
 HOST = "127.0.0.1"

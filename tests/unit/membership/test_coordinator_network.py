@@ -19,7 +19,7 @@ from hpresil.membership.connections import Connections, Listen
 from hpresil.membership.door import call
 from hpresil.membership.refusals import Refusals
 from hpresil.membership.server import Server
-from hpresil.membership.state import Settings
+from hpresil.membership.state import Settings, begin
 
 FAR = m.AgentJoined(node="far", pid=1, address="127.0.0.1:9")
 
@@ -28,7 +28,7 @@ FAR = m.AgentJoined(node="far", pid=1, address="127.0.0.1:9")
 async def serving(directory: Path, port: int) -> AsyncIterator[Server]:
     server = Server(
         directory / "sockets" / "c",
-        Settings(workers=2, nnodes=2),
+        begin(Settings(workers=2, nnodes=2), 0.0),
         listen=Listen(HOST, port, OURS),
         tick_s=0.02,
     )
@@ -41,8 +41,9 @@ async def serving(directory: Path, port: int) -> AsyncIterator[Server]:
 
 @asynccontextmanager
 async def agent(port: int, joined: m.AgentJoined = FAR) -> AsyncIterator[Client]:
-    client = await Client.call(HOST, port, OURS, 5.0)
-    client.say(joined)
+    client = Client()
+    client.connected(*await call(HOST, port, OURS, 5.0))
+    client.join(joined)
     try:
         yield client
     finally:

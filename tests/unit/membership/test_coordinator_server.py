@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from hpresil.base.deadline import now as monotonic
 from hpresil.base.errors import ConfigError, DeadlineExceeded
 from hpresil.membership import messages as m
 from hpresil.membership.client import Client
+from hpresil.membership.framing import write_message
 from hpresil.membership.journal import Journal, replay
 from hpresil.membership.server import Server
-from hpresil.membership.state import Settings, State
+from hpresil.membership.state import Settings, State, begin
 
 FACTS = {"config.slots": "4"}
 LIMIT_S = 20.0
@@ -32,8 +34,8 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
 
 @asynccontextmanager
 async def serving(directory: Path, **more: object) -> AsyncIterator[Server]:
-    settings = Settings(workers=2, spares=1, save_directory="/saved")
-    server = Server(directory / "sockets" / "c", settings, tick_s=0.02, **more)  # type: ignore[arg-type]
+    state = begin(Settings(workers=2, spares=1, save_directory="/saved"), monotonic())
+    server = Server(directory / "sockets" / "c", state, tick_s=0.02, **more)  # type: ignore[arg-type]
     await server.start()
     try:
         yield server
@@ -43,8 +45,9 @@ async def serving(directory: Path, **more: object) -> AsyncIterator[Server]:
 
 @asynccontextmanager
 async def agent(server: Server, node: str = "host") -> AsyncIterator[Client]:
-    client = await Client.connect(server.path, timeout_s=5)
-    client.say(m.AgentJoined(node=node, pid=os.getpid()))
+    client = Client()
+    await client.connect(server.path, timeout_s=5)
+    client.join(m.AgentJoined(node=node, pid=os.getpid()))
     try:
         yield client
     finally:
@@ -200,10 +203,10 @@ def test_only_one_agent_speaks_for_a_node_and_only_after_it_has_said_who_it_is(t
             async with agent(server) as second:
                 with pytest.raises(AssertionError):
                     await until(second, m.StartWorker)
-            stranger = await Client.connect(server.path)
-            stranger.say(m.DrainRequested(why="mischief"))
-            assert [action async for action in stranger] == []
-            await stranger.close()
+            reader, writer = await asyncio.open_unix_connection(str(server.path))
+            write_message(writer, m.DrainRequested(why="mischief"))
+            assert await reader.read() == b""
+            writer.close()
             assert server.refused == {"second agent": 1, "no introduction": 1, "store": 0}
             assert server.state.draining == ""
             async with agent(server, node="other") as other:
@@ -218,8 +221,8 @@ def test_only_one_agent_speaks_for_a_node_and_only_after_it_has_said_who_it_is(t
 
 def test_deadlines_pass_without_any_message(tmp_path: Path) -> None:
     async def scenario() -> None:
-        settings = Settings(workers=1, join_timeout_s=0.1)
-        server = Server(tmp_path / "sockets" / "c", settings, tick_s=0.02)
+        state = begin(Settings(workers=1, join_timeout_s=0.1), monotonic())
+        server = Server(tmp_path / "sockets" / "c", state, tick_s=0.02)
         await server.start()
         async with agent(server) as client:
             ended = await until(client, m.JobEnded)
@@ -262,18 +265,18 @@ def test_the_socket_is_for_this_user_only_and_goes_away(tmp_path: Path) -> None:
 
 
 def test_a_directory_open_to_others_and_a_path_too_long_are_refused(tmp_path: Path) -> None:
-    settings = Settings(workers=1)
+    state = begin(Settings(workers=1), monotonic())
     tmp_path.chmod(0o755)
     with pytest.raises(ConfigError, match="mode 755"):
-        run(Server(tmp_path / "c", settings).start)
+        run(Server(tmp_path / "c", state).start)
     with pytest.raises(ConfigError, match="at most 107"):
-        run(Server(tmp_path / ("x" * 120), settings).start)
+        run(Server(tmp_path / ("x" * 120), state).start)
 
 
 def test_nobody_listening_is_an_error_that_names_the_path(tmp_path: Path) -> None:
     async def scenario() -> None:
         with pytest.raises(DeadlineExceeded, match=str(tmp_path / "none")):
-            await Client.connect(tmp_path / "none", timeout_s=0.1)
+            await Client().connect(tmp_path / "none", timeout_s=0.1)
 
     run(scenario)
 

@@ -2,13 +2,14 @@ import re
 import socket
 import threading
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 import told_job
 from hpresil.base.errors import ConfigError
-from hpresil.launch.scrapes import serve_metrics
+from hpresil.launch.scrapes import Scrapes
 from hpresil.telemetry.goodput import CATEGORIES, goodput
 from hpresil.telemetry.metrics import PHASES, STATES, Metrics, MetricsServer
 
@@ -120,7 +121,10 @@ def test_refusals_are_looked_up_at_each_scrape():
 
 def test_they_are_served_over_http_on_the_loopback_address_and_no_longer_after_the_end():
     port = free_port()
-    with serve_metrics("127.0.0.1", port) as metrics:
+    scrapes = Scrapes("127.0.0.1", port)
+    scrapes.open()
+    with closing(scrapes):
+        metrics = scrapes.metrics
         assert metrics is not None
         for event in told_job.events():
             metrics.observe(event)
@@ -134,8 +138,9 @@ def test_they_are_served_over_http_on_the_loopback_address_and_no_longer_after_t
 
 
 def test_without_a_port_nothing_is_served():
-    with serve_metrics("127.0.0.1", 0) as metrics:
-        assert metrics is None
+    with closing(Scrapes("127.0.0.1", 0)) as scrapes:
+        scrapes.open()
+        assert scrapes.metrics is None
 
 
 def test_a_port_in_use_is_a_clear_error():

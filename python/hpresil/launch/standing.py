@@ -1,0 +1,58 @@
+"""Where an agent stands towards the coordinators of its job. No sockets, no clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from hpresil.membership.messages import StateCopy
+from hpresil.membership.peer_messages import Elected, Stand, Vote
+
+VOTE_S = 3.0
+"""How long an agent that has voted votes for nobody else."""
+
+
+@dataclass
+class Standing:
+    """Where this agent stands.
+
+    ``term``: of the last coordinator it was bound to; it never goes back to an older one. ``bound``: to its
+    address, "" while there is none. ``copy``: the newest copy of the state that it got.
+    """
+
+    term: int = 0
+    bound: str = ""
+    copy: StateCopy | None = None
+    elected: Elected | None = None
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    voted_for: str = ""
+    voted_at: float = float("-inf")
+
+    def answer(self, stand: Stand, at: float) -> Vote:
+        """Return the answer to an agent that would be the coordinator."""
+        if self.bound:
+            return Vote(granted=False, term=self.term, coordinator=self.bound)
+        free = self.voted_for in ("", stand.node) or at - self.voted_at > VOTE_S
+        granted = free and self.copy is not None and stand.term > self.term
+        if granted:
+            self.voted_for, self.voted_at = stand.node, at
+        return Vote(granted=granted, term=self.term, copy=self.copy if granted else None)
+
+    def bound_to(self, address: str) -> None:
+        """Note that the agent has a coordinator."""
+        self.bound, self.elected, self.voted_for = address, None, ""
+        self.news.clear()
+
+    def heard_of(self, elected: Elected) -> bool:
+        """Note who says to be the coordinator; return whether that is a later one than ours."""
+        later = elected.term > self.term or (elected.term == self.term and not self.bound)
+        if later and (self.elected is None or elected.term >= self.elected.term):
+            self.elected = elected
+            self.news.set()
+        return later
+
+
+def newest(copies: Iterable[StateCopy]) -> StateCopy:
+    """Return the newest of these copies."""
+    return max(copies, key=lambda copy: (copy.term, copy.revision))

@@ -1,0 +1,75 @@
+"""The first moments of a coordinator that takes over: who of the old one's agents has come.
+
+It begins with those that are there once everybody has come who can, or after `GATHER_S` seconds if they are
+enough. Being bound is what counts, not the votes: an agent is bound to one coordinator at a time and never
+goes back to an older one, so whoever is left by more than half of the quorum can no longer decide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from hpresil.membership import quorum
+from hpresil.membership.agent_messages import AgentJoined
+from hpresil.membership.state import State
+from hpresil.membership.takeover import TookOver
+
+GATHER_S = 1.0
+PATIENCE_S = 3.0
+
+
+class Gathering:
+    """The agents that have come. Single-threaded.
+
+    Args:
+        state: The copy of the old coordinator's state.
+        node: Where the new one lives.
+        term: Its term.
+    """
+
+    def __init__(self, state: State, node: str, term: int) -> None:
+        self._state, self._node, self.term = state, node, term
+        self._alive: dict[str, list[int]] = {}
+        self._generation = state.generation
+        self._arrival = asyncio.Event()
+        self.over = False
+
+    def came(self, joined: AgentJoined) -> list[int] | None:
+        """Note an agent; return its processes that stay in the job, None if it is none of the old ones."""
+        if self.over or not joined.term or joined.node not in self._state.nodes:
+            return None
+        known = self._state.workers
+        kept = [w for w in joined.workers if w in known and known[w].node == joined.node]
+        self._alive[joined.node] = kept
+        self._generation = max(self._generation, joined.generation)
+        self._arrival.set()
+        return kept
+
+    def went(self, node: str) -> bool:
+        """Note that an agent is gone again; return whether it had come as one of the old ones."""
+        return not self.over and self._alive.pop(node, None) is not None
+
+    async def outcome(self) -> TookOver | None:
+        """Return how to begin; None if too few have come."""
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        expected = set(self._state.nodes) - {self._state.host}
+        while not expected <= self._alive.keys():
+            waited = loop.time() - start
+            limit = GATHER_S if self._enough() else PATIENCE_S
+            if waited >= limit:
+                break
+            self._arrival.clear()
+            try:
+                async with asyncio.timeout(limit - waited):
+                    await self._arrival.wait()
+            except TimeoutError:
+                continue
+        self.over = True
+        if not self._enough():
+            return None
+        return TookOver(node=self._node, term=self.term, generation=self._generation, alive=self._alive)
+
+    def _enough(self) -> bool:
+        leased = self._state.settings.leased
+        return self._node in self._alive and (leased or quorum.wins(self._state, self._alive))
