@@ -15,6 +15,8 @@ from hpresil.launch.local_nodes import LOOPBACK, LocalNode
 from hpresil.membership import tls
 
 SECRET_FILE = "HPRESIL_SECRET_FILE"
+SECRET_S = 30.0
+POLL_S = 0.05
 
 
 def count(flag: str, text: str, lowest: int, or_else: str = "") -> int:
@@ -110,6 +112,8 @@ def _credentials(args: argparse.Namespace, *, make: bool) -> tls.Credentials:
     path = _secret(args)
     if make:
         _make(path)
+    elif not os.environ.get(SECRET_FILE):
+        _wait_for(path)
     return tls.from_secret(tls.read_secret(path))
 
 
@@ -121,6 +125,13 @@ def _secret(args: argparse.Namespace) -> Path:
             "a file system that all nodes share"
         )
     return Path(named) if named else args.run_dir / "secret"
+
+
+def _wait_for(secret: Path) -> None:
+    """Give the first node time to make the secret: all nodes may be started at once."""
+    end = time.monotonic() + SECRET_S
+    while not secret.exists() and time.monotonic() < end:
+        time.sleep(POLL_S)
 
 
 def _make(secret: Path) -> None:

@@ -24,21 +24,20 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from hpresil.base.errors import ConfigError
 from hpresil.launch import kernel, status
 from hpresil.launch.attendance import Attendance
 from hpresil.launch.conversation import Conversation, Hands
 from hpresil.launch.failures import Failures
+from hpresil.launch.farewell import Farewell
 from hpresil.launch.frame_traffic import FrameTraffic, Ways
 from hpresil.launch.guard import Guard
 from hpresil.launch.hosting import Hosting, House
 from hpresil.launch.job import Job
-from hpresil.launch.lease import Lease
 from hpresil.launch.links import Links
 from hpresil.launch.memory import Arenas
 from hpresil.launch.network import Ground, Network
 from hpresil.launch.picture import Picture
-from hpresil.launch.progress import Chronicle, Progress
+from hpresil.launch.progress import Chronicle
 from hpresil.launch.run_directory import RunDirectory, SocketDirectory
 from hpresil.launch.scrapes import Scrapes
 from hpresil.launch.succession import Office
@@ -46,14 +45,11 @@ from hpresil.launch.terminal import Terminal
 from hpresil.launch.watch import Watch
 from hpresil.launch.worker_environment import Premises
 from hpresil.membership import messages as m
-from hpresil.membership.server import Server
 from hpresil.telemetry import trace
 
 log = logging.getLogger(__name__)
 DRAIN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
-KILL_WAIT_S = 10.0
-ORPHAN_ROUNDS = 20
 
 
 class Agent:
@@ -71,8 +67,7 @@ class Agent:
     ) -> None:
         self._job, self._directory, self._resume, self._scrapes = job, directory, resume, scrapes
         self._node = job.cluster.node if job.cluster else socket.gethostname()
-        self._lease = Lease(job.cluster.lease) if job.cluster and job.cluster.lease else None
-        self._network = Network(self._node, job.cluster, self._lease)
+        self._network = Network(self._node, job.cluster)
         self._client = self._network.client
         self._frames: FrameTraffic
         self._picture = Picture()
@@ -83,7 +78,6 @@ class Agent:
         """Run the job to its end and return the exit status."""
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[m.JobEnded] = self._loop.create_future()
-        self._killing = asyncio.Event()
         self._loop.set_exception_handler(self._defect)
         kernel.adopt_orphans()
         async with AsyncExitStack() as stack:
@@ -92,6 +86,7 @@ class Agent:
                 self._loop.add_signal_handler(number, self._signalled, number)
             server = self._hosting.server
             await self._network.join(self._frames, self._arenas, self._ground(), server, stack)
+            self._work(self._listen(), stack)
             self._announce()
             return await self._finish(await self._ended)
 
@@ -116,15 +111,11 @@ class Agent:
         self._hosting = Hosting(self._house())
         stack.push_async_callback(self._hosting.close)
         if job.cluster is None or job.cluster.hosts:
-            self._take_lease()
+            self._network.claim()
             await self._hosting.begin(self._resume[1] if self._resume else None)
         await self._network.connect(self._sockets.coordinator, directory.job, stack)
         self._progress: Chronicle = self._hosting
         await self._set_up_workers(stack)
-
-    def _take_lease(self) -> None:
-        if self._lease is not None and not self._lease.take():
-            raise ConfigError(f"{self._lease}: another coordinator holds this lease; choose another file")
 
     def _house(self) -> House:
         return House(
@@ -134,18 +125,12 @@ class Agent:
             socket=self._sockets.coordinator,
             picture=self._picture,
             terminal=self._terminal,
-            say=self._client.say,
+            client=self._client,
             facts=self._facts,
-            shown=self._show_metrics,
+            scrapes=self._scrapes,
+            traces=self._traces,
             failed=lambda error: self._fail("the coordinator failed", error),
         )
-
-    def _show_metrics(self, progress: Progress, server: Server) -> None:
-        try:
-            self._scrapes.open()
-        except ConfigError as error:  # it has moved here, and the port is taken here
-            self._terminal.say(f"no metrics: {error}")
-        self._scrapes.show(progress, server, self._traces)
 
     def _ground(self) -> Ground:
         attendance = self._attendance
@@ -156,13 +141,10 @@ class Agent:
             alive=attendance.alive,
             keep=attendance.keep,
             alone=self._alone,
-            office=Office(self._sockets.coordinator, self._take_over, self._hosting.close),
+            office=Office(self._sockets.coordinator, self._hosting.take_over, self._hosting.close),
             alone_s=self._job.config.min_workers_timeout_s,
             restore_s=self._job.config.restore_timeout_s,
         )
-
-    async def _take_over(self, copy: m.StateCopy, term: int, address: str) -> Server:
-        return await self._hosting.take_over(copy, term, address, self._client.unheard)
 
     def _alone(self, why: str) -> None:
         text = f"node {self._node} has lost the coordinator{why}; it looks for the next one"
@@ -196,7 +178,8 @@ class Agent:
         attendance.conversation = Conversation(self._hands(links))
         stack.push_async_callback(links.close)
         stack.push_async_callback(self._frames.close)
-        stack.push_async_callback(self._kill_everything)
+        self._farewell = Farewell(self._job, self._picture, attendance, self._terminal)
+        stack.push_async_callback(self._farewell.kill_everything)
         await links.start(self._sockets.agent)
         await self._begin_work(stack)
 
@@ -206,10 +189,12 @@ class Agent:
         stack.callback(reporter.close)
         await reporter.start(self._sockets.status)
         watch = Watch(self._workers, self._picture, self._job.config, attendance.hung, attendance.spared)
-        for work in (self._listen(), watch.run()):
-            task = self._loop.create_task(work)
-            task.add_done_callback(self._task_ended)
-            stack.callback(task.cancel)
+        self._work(watch.run(), stack)
+
+    def _work(self, work: asyncio._CoroutineLike[None], stack: AsyncExitStack) -> None:
+        task = self._loop.create_task(work)
+        task.add_done_callback(self._task_ended)
+        stack.callback(task.cancel)
 
     def _ways(self, links: Links) -> Ways:
         return Ways(
@@ -293,7 +278,7 @@ class Agent:
             self._client.say(m.DrainRequested(why=number.name))
             return
         self._kill_status = self._kill_status or 128 + number
-        self._killing.set()
+        self._farewell.hurry.set()
         self._end(m.JobEnded(status=self._kill_status, reason=f"{number.name}: everything is killed"))
 
     # ------------------------------------------------------------------ the end
@@ -310,32 +295,6 @@ class Agent:
             slot=ended.slot,
             saved=ended.saved,
         )
-        self._attendance.start_no_more()
-        picture, job = self._picture, self._job
-        may_leave = picture.released if ended.status == 0 else picture.stopped
-        for worker in self._workers.live():
-            worker.may_leave = worker.id in may_leave
-            if not worker.may_leave:
-                self._workers.kill(worker, "killed")
-        patience_s = job.config.finish_timeout_s if ended.status == 0 else job.shutdown_timeout_s
-        await self._workers.until_reaped(patience_s, self._killing)
-        if ended.status == 0 and self._workers.live() and not self._kill_status:
-            self._attendance.exit_status = self._attendance.exit_status or 1
-            late = ", ".join(f"worker {worker.id}" for worker in self._workers.live())
-            self._terminal.say(f"{late} did not end within {patience_s:g} s of the last step and is killed")
-        found = self._kill_status or ended.status or self._attendance.exit_status
+        status_of_scripts = await self._farewell.say(ended)
+        found = self._kill_status or status_of_scripts
         return found if 0 <= found < 256 else 1
-
-    async def _kill_everything(self) -> None:
-        """Kill every worker and whatever descends from one; wait until the kernel is done with them."""
-        self._attendance.start_no_more()  # also when something failed before the job ended
-        for worker in self._workers.live():
-            self._workers.kill(worker, "killed")
-        self._killing.clear()
-        await self._workers.until_reaped(KILL_WAIT_S, self._killing)
-        for worker in self._workers.all():
-            self._terminal.say(f"process {worker.pid} of worker {worker.id} does not die")
-        for _ in range(ORPHAN_ROUNDS):
-            if not self._workers.collect_orphans(everything=True):
-                break
-            await asyncio.sleep(0.01)

@@ -14,18 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from hpresil.base.deadline import now
-from hpresil.base.errors import DataError, Divergence
+from hpresil.base.errors import ConfigError, DataError, Divergence
 from hpresil.launch import whereabouts
 from hpresil.launch.job import Job
 from hpresil.launch.picture import Picture
 from hpresil.launch.progress import Chronicle, Forwarded, Progress
 from hpresil.launch.run_directory import RunDirectory
+from hpresil.launch.scrapes import Scrapes
 from hpresil.launch.terminal import Terminal
 from hpresil.membership import machine, messages as m, quorum, takeover
+from hpresil.membership.client import Client
 from hpresil.membership.server import Server
-from hpresil.membership.state import Settings, State
+from hpresil.membership.state import State
 from hpresil.telemetry.events import Event, last_events
 from hpresil.telemetry.record import Recorder
+from hpresil.telemetry.trace import TraceKeeper
 
 log = logging.getLogger(__name__)
 TAIL_BYTES = 1 << 18
@@ -44,9 +47,10 @@ class House:
         socket: Where the coordinator listens on this node.
         picture: This agent's.
         terminal: Told of nodes that come and go.
-        say: Sends a message to the coordinator, wherever it is.
+        client: The agent's connection to the coordinator, wherever it is.
         facts: Returns how to reach this agent, for `hpresil status`.
-        shown: Called with a new coordinator and its chronicle, to show metrics.
+        scrapes: Shows the job to Prometheus.
+        traces: This agent's.
         failed: Called with the error of a coordinator that fails.
     """
 
@@ -56,9 +60,10 @@ class House:
     socket: Path
     picture: Picture
     terminal: Terminal
-    say: Callable[[m.FromAgent], None]
+    client: Client
     facts: Callable[[], dict[str, Any]]
-    shown: Callable[[Progress, Server], None]
+    scrapes: Scrapes
+    traces: TraceKeeper
     failed: Callable[[BaseException], None]
 
 
@@ -72,7 +77,7 @@ class Hosting:
     def __init__(self, house: House) -> None:
         self._h = house
         self.server: Server | None = None
-        self.chronicle: Chronicle = Forwarded(house.say, house.picture)
+        self.chronicle: Chronicle = Forwarded(house.client.say, house.picture)
         self._files: tuple[RunDirectory, Progress] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._known: State | None = None
@@ -81,7 +86,11 @@ class Hosting:
     async def begin(self, resume: int | None) -> None:
         """Start the job's first coordinator; ``resume``: the version to resume from."""
         job, directory = self._h.job, self._h.directory
-        state = machine.begin(self._settings(resume), now())
+        generation = directory.earlier_generation() if resume is not None else 0
+        settings = job.settings_at(
+            self._h.node, directory.checkpoints, generation, resumed=resume is not None
+        )
+        state = machine.begin(settings, now())
         progress = Progress(directory, Recorder(job.record, resume or 0), self._h.picture)
         self._files, self.chronicle = (directory, progress), progress
         server = Server(
@@ -106,13 +115,8 @@ class Hosting:
             place = whereabouts.Place(self._h.node, f"{job.cluster.host}:{job.cluster.port}", state.term)
             whereabouts.write(directory.job, place)
 
-    async def take_over(
-        self, copy: m.StateCopy, term: int, address: str, unheard: list[m.FromAgent]
-    ) -> Server:
-        """Start the coordinator of ``term`` from a copy of the state.
-
-        ``address``: where other agents come in. ``unheard``: what this agent has told nobody for sure.
-        """
+    async def take_over(self, copy: m.StateCopy, term: int, address: str) -> Server:
+        """Start the coordinator of ``term`` from a copy of the state; agents come in at ``address``."""
         state = takeover.rebased(machine.decode_state(copy.state), now() - copy.at)
         directory = self._h.directory.inherit()
         before = last_events(directory.events, TAIL_BYTES)
@@ -136,14 +140,18 @@ class Hosting:
         self._h.terminal.say(
             f"node {self._h.node} has the coordinator now ({address}); node {state.host} had it"
         )
-        for message in unheard:
+        for message in self._h.client.unheard:
             self._write_down(self._h.node, message)
         return server
 
     async def _open(self, server: Server, progress: Progress) -> None:
         self.server = server
         await server.start()
-        self._h.shown(progress, server)
+        try:
+            self._h.scrapes.open()
+        except ConfigError as error:  # it has moved here, and the port is taken here
+            self._h.terminal.say(f"no metrics: {error}")
+        self._h.scrapes.show(progress, server, self._h.traces)
         self._watching = asyncio.create_task(self._watch(server))
 
     async def _watch(self, server: Server) -> None:
@@ -161,7 +169,7 @@ class Hosting:
             await server.close()
         if self._files is not None:
             (directory, progress), self._files = self._files, None
-            self.chronicle = Forwarded(self._h.say, self._h.picture)
+            self.chronicle = Forwarded(self._h.client.say, self._h.picture)
             progress.close()
             if directory is not self._h.directory:
                 directory.close()
@@ -177,31 +185,6 @@ class Hosting:
             other = path.with_name(f"{path.name}.{term}")
             self._h.terminal.say(f"the record goes on in {other}: {error}")
             return Recorder(other, -1)
-
-    def _settings(self, resume: int | None) -> Settings:
-        job, config = self._h.job, self._h.job.config
-        places = 0
-        if job.cluster is not None:
-            share = -(-(job.workers + job.spares) // job.cluster.max_nodes)
-            places = max(job.nproc_per_node, share)
-        return Settings(
-            workers=job.workers,
-            host=self._h.node,
-            leased=job.cluster is not None and job.cluster.lease is not None,
-            nnodes=job.cluster.nnodes if job.cluster else 1,
-            places=places,
-            spares=job.spares,
-            min_workers=job.min_workers,
-            max_restarts=job.max_restarts,
-            min_workers_timeout_s=config.min_workers_timeout_s,
-            join_timeout_s=config.join_timeout_s,
-            save_timeout_s=config.save_timeout_s,
-            report_timeout_s=1.5 * config.outside_timeout_s,
-            restore_timeout_s=config.restore_timeout_s,
-            save_directory=str(self._h.directory.checkpoints),
-            first_generation=self._h.directory.earlier_generation() if resume is not None else 0,
-            resumed=resume is not None,
-        )
 
     # ------------------------------------------------------------------ what happens in the job
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from hpresil.base.config import Config
 from hpresil.launch.cluster import Cluster
+from hpresil.membership.state import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,38 @@ class Job:
     master_port: int = 0
     metrics_port: int = 0
     metrics_addr: str = "127.0.0.1"
+
+    def settings_at(self, node: str, checkpoints: Path, generation: int, *, resumed: bool) -> Settings:
+        """Return what the coordinator goes by.
+
+        Args:
+            node: Where it begins.
+            checkpoints: Where the state goes when the job ends early.
+            generation: The newest of the jobs that ran in the run directory before.
+            resumed: Workers start from a checkpoint.
+        """
+        cluster, config = self.cluster, self.config
+        places = 0
+        if cluster is not None:
+            places = max(self.nproc_per_node, -(-(self.workers + self.spares) // cluster.max_nodes))
+        return Settings(
+            workers=self.workers,
+            host=node,
+            leased=cluster is not None and cluster.lease is not None,
+            nnodes=cluster.nnodes if cluster else 1,
+            places=places,
+            spares=self.spares,
+            min_workers=self.min_workers,
+            max_restarts=self.max_restarts,
+            min_workers_timeout_s=config.min_workers_timeout_s,
+            join_timeout_s=config.join_timeout_s,
+            save_timeout_s=config.save_timeout_s,
+            report_timeout_s=1.5 * config.outside_timeout_s,
+            restore_timeout_s=config.restore_timeout_s,
+            save_directory=str(checkpoints),
+            first_generation=generation,
+            resumed=resumed,
+        )
 
     def crew(self, resume: tuple[Path, int] | None) -> str:
         """Return who is to run, and from which saved version, in words."""

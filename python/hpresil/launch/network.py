@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpresil.base.errors import TransferFailed
+from hpresil.base.errors import ConfigError, TransferFailed
 from hpresil.base.version import VERSION
 from hpresil.launch import whereabouts
 from hpresil.launch.cluster import Cluster
@@ -58,16 +58,27 @@ class Network:
     Args:
         node: Its name.
         cluster: Where it stands; None: it is the only one.
-        lease: The lock that makes a coordinator, if there is one.
     """
 
-    def __init__(self, node: str, cluster: Cluster | None, lease: Lease | None) -> None:
-        self._node, self._cluster, self._lease = node, cluster, lease
+    def __init__(self, node: str, cluster: Cluster | None) -> None:
+        self._node, self._cluster = node, cluster
+        self._lease = Lease(cluster.lease) if cluster and cluster.lease else None
         self._tasks: set[asyncio.Task[None]] = set()
         self._address = ""
         self._proposal = 0
         self._succession: Succession | None = None
         self.client = Client(keeps=cluster is not None and not cluster.hosts)
+
+    def claim(self) -> None:
+        """Take the lease, if there is one, because the coordinator begins here.
+
+        Raises:
+            ConfigError: Another coordinator holds it.
+        """
+        if self._lease is not None and not self._lease.take():
+            raise ConfigError(
+                f"{self._lease.path}: another coordinator holds this lease; choose another file"
+            )
 
     async def connect(self, here: Path, run_dir: Path, stack: AsyncExitStack) -> None:
         """Connect to the coordinator: through the socket ``here`` if it is on this node.
@@ -183,7 +194,7 @@ class Network:
     def _told_of(self, elected: Elected) -> None:
         """Another agent says that it is the coordinator: follow it if it is a later one."""
         assert self._succession is not None
-        if self._succession.standing.heard_of(elected):
+        if elected.node != self._node and self._succession.standing.heard_of(elected):
             self._later(self._succession.step_down())
             if self._succession.standing.bound:
                 self.client.leave()

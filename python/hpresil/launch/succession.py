@@ -162,12 +162,15 @@ class Succession:
                 self._client.connected(*await door.call(host, int(port), self._cluster.credentials, JOIN_S))
                 self._client.join(self._introduction())
                 answer = await anext(aiter(self._client))
-        except (OSError, ValueError, TimeoutError, ConfigError, TransferFailed, StopAsyncIteration):
-            answer = None
+        except (OSError, ValueError, TimeoutError, ConfigError, TransferFailed, StopAsyncIteration) as error:
+            answer, why = None, repr(error)
+        else:
+            why = str(answer)
         if isinstance(answer, m.Accepted) and answer.term >= self.standing.term:
             self.standing.bound_to(address)
             self._accepted(answer)
             return True
+        log.info("the coordinator at %s does not take this agent in: %.200s", address, why)
         self._client.leave()
         return False
 
@@ -184,6 +187,7 @@ class Succession:
         self._client.join(self._introduction())
         if await server.begun():
             return True
+        log.info("too few agents came for term %d", term)
         await self.step_down()
         return False
 
@@ -196,7 +200,7 @@ class Succession:
         """Be the coordinator no longer, if it lives here."""
         if self.peers.joining is None:
             return
-        self.peers.joining = None
+        self.peers.joining, self.standing.bound = None, ""
         self.close()
         if self._lease is not None:
             self._lease.release()

@@ -80,11 +80,10 @@ class Client:
 
     def join(self, joined: AgentJoined) -> None:
         """Introduce the agent, and say again what no coordinator has heard for sure."""
-        assert self._writer is not None
-        write_message(self._writer, msgspec.structs.replace(joined, said=self._heard))
-        for message in self._unheard:
-            write_message(self._writer, message)
         self._joined = True
+        self._write(msgspec.structs.replace(joined, said=self._heard))
+        for message in self._unheard:
+            self._write(message)
         if not self.keeps:
             self._forget(len(self._unheard))
 
@@ -92,8 +91,7 @@ class Client:
         """Say `Alive` every second, until cancelled."""
         while True:
             await asyncio.sleep(ALIVE_S)
-            if self._joined and self._writer is not None:
-                write_message(self._writer, Alive())
+            self._write(Alive())
 
     def say(self, message: FromAgent) -> None:
         """Queue ``message`` without waiting; keeps the order of all messages."""
@@ -104,7 +102,10 @@ class Client:
                 )
                 self._forget(1)
             self._unheard.append(message)
-        if self._joined and self._writer is not None:
+        self._write(message)
+
+    def _write(self, message: FromAgent) -> None:
+        if self._joined and self._writer is not None and not self._writer.is_closing():
             write_message(self._writer, message)
 
     def heard(self, said: int) -> None:

@@ -18,19 +18,16 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from hpresil.base import spans
 from hpresil.base.deadline import now as monotonic
-from hpresil.membership import machine
 from hpresil.membership.connections import Connections, Listen
 from hpresil.membership.copies import Copies
 from hpresil.membership.gathering import Gathering
-from hpresil.membership.journal import Journal
+from hpresil.membership.ledger import Ledger
 from hpresil.membership.machine import Event, NodeLost, Tick
 from hpresil.membership.messages import (
     Accepted,
     AgentJoined,
     Broken,
-    Decision,
     Deliver,
     FenceWorker,
     FromAgent,
@@ -43,7 +40,6 @@ from hpresil.membership.messages import (
     StoreGet,
     StoreSet,
     ToAgent,
-    View,
     WorkerLost,
     WorkerStarted,
 )
@@ -88,11 +84,9 @@ class Server:
         now: Callable[[], float] = monotonic,
         tick_s: float = TICK_S,
     ) -> None:
-        self.state = state
+        self._ledger = Ledger(state, journal_path, inherited=taking_over is not None)
         self._gathering = Gathering(state, taking_over[1], taking_over[0]) if taking_over else None
-        self._refusals = Refusals()
-        self._journal_path = journal_path
-        self._journal: Journal | None = None
+        self.path, self._refusals = path, Refusals()
         self._on_state, self._on_said, self._on_lost = on_state, on_said, on_lost
         self._now = now
         self._tick_s = tick_s
@@ -102,7 +96,8 @@ class Server:
         )
         self._copies = Copies(self._connections.tell, self._others)
         self._said: dict[str, int] = {}
-        self._expected = {node.name: node.address for node in state.nodes.values()}
+        here = taking_over[1] if taking_over else state.host
+        self._expected = {node.name: node.address for node in state.nodes.values() if node.name != here}
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] | None = None
@@ -111,9 +106,9 @@ class Server:
         self._deciding = False
 
     @property
-    def path(self) -> Path:
-        """The Unix socket."""
-        return self._connections.path
+    def state(self) -> State:
+        """After the last event."""
+        return self._ledger.state
 
     @property
     def refused(self) -> dict[str, int]:
@@ -124,9 +119,7 @@ class Server:
         """Listen and decide, until `close`. Raises ConfigError for an unusable socket path or port."""
         loop = asyncio.get_running_loop()
         self._failed, self._begun = loop.create_future(), loop.create_future()
-        if self._journal_path is not None:
-            inherited = self._gathering is not None
-            self._journal = Journal(self._journal_path, self.state, self.state.since, inherited=inherited)
+        self._ledger.open()
         self._open = True
         await self._connections.open()
         for work in (self._decide(), self._tick()):
@@ -163,9 +156,7 @@ class Server:
         for future in (self._failed, self._begun):
             if future is not None and not future.done():
                 future.cancel()
-        if self._journal is not None:
-            self._journal.close()
-            self._journal = None
+        self._ledger.close()
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
@@ -209,26 +200,18 @@ class Server:
 
     async def _apply(self, event: Event) -> None:
         now, before = self._now(), self.state
-        state, actions = machine.step(before, event, now)
-        self.state = state
+        actions = self._ledger.step(event, now)
+        state = self.state
         self._rendezvous.advance(state.generation)
         if isinstance(event, WorkerLost):
             self._rendezvous.forget(event.worker)
         if state is not before:
             self._copies.changed(before, state, now)
-            await self._write_down(event, now, actions)
+            await self._ledger.durable(actions, now)
         for action in actions:
             self._send(action)
         if state is not before and self._on_state is not None:
             self._on_state(state)
-
-    async def _write_down(self, event: Event, now: float, actions: list[ToAgent]) -> None:
-        if self._journal is None:
-            return
-        self._journal.append(event, now, self.state.generation)
-        if any(map(_is_decision, actions)):
-            await asyncio.to_thread(self._journal.sync)
-            spans.add("decide", int(now * 1e9), generation=self.state.generation)
 
     def _send(self, action: ToAgent) -> None:
         match action:
@@ -311,9 +294,3 @@ class Server:
             answers = self._rendezvous.get(worker, said.request, said.generation, said.keys)
         for answer in answers:
             self._send(Deliver(to=answer.to, what=answer.values))
-
-
-def _is_decision(action: ToAgent) -> bool:
-    return isinstance(action, JobEnded) or (
-        isinstance(action, Deliver) and isinstance(action.what, View | Decision)
-    )

@@ -11,7 +11,9 @@ import pytest
 from hpresil.launch.hosting import Hosting, House
 from hpresil.launch.picture import Picture
 from hpresil.launch.progress import Progress
+from hpresil.launch.scrapes import Scrapes
 from hpresil.membership import messages as m
+from hpresil.membership.client import Client
 from hpresil.telemetry.events import read
 from hpresil.telemetry.record import Recorder
 
@@ -25,9 +27,10 @@ def hosting(directory: Path) -> Hosting:
         socket=directory / "socket",
         picture=Picture(),
         terminal=fake(say=lambda text: None),
-        say=lambda message: None,
+        client=Client(),
         facts=dict,
-        shown=lambda progress, server: None,
+        scrapes=Scrapes("127.0.0.1", 0),
+        traces=fake(),
         failed=lambda error: None,
     )
     made = Hosting(house)

@@ -1,0 +1,62 @@
+"""The coordinator's state, and the journal in which each change is written down before it takes effect."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from hpresil.base import spans
+from hpresil.membership import machine
+from hpresil.membership.journal import Journal
+from hpresil.membership.machine import Event
+from hpresil.membership.messages import Decision, Deliver, JobEnded, ToAgent, View
+from hpresil.membership.state import State
+
+
+class Ledger:
+    """Applies events, one at a time.
+
+    Args:
+        state: How it begins.
+        path: The journal to create; None: none is kept.
+        inherited: The state is a copy of another coordinator's, so the journal begins with all of it.
+
+    Attributes:
+        state: After the last event.
+    """
+
+    def __init__(self, state: State, path: Path | None, *, inherited: bool) -> None:
+        self.state = state
+        self._path, self._inherited = path, inherited
+        self._journal: Journal | None = None
+
+    def open(self) -> None:
+        """Begin the journal. Raises FileExistsError if there is one."""
+        if self._path is not None:
+            self._journal = Journal(self._path, self.state, self.state.since, inherited=self._inherited)
+
+    def step(self, event: Event, now: float) -> list[ToAgent]:
+        """Apply ``event``; what it returns may be sent once `durable` has returned."""
+        before = self.state
+        self.state, actions = machine.step(before, event, now)
+        if self.state is not before and self._journal is not None:
+            self._journal.append(event, now, self.state.generation)
+        return actions
+
+    async def durable(self, actions: list[ToAgent], now: float) -> None:
+        """Wait until what leads to ``actions`` is on the disk, if one of them is a decision."""
+        if self._journal is not None and any(map(_is_decision, actions)):
+            await asyncio.to_thread(self._journal.sync)
+            spans.add("decide", int(now * 1e9), generation=self.state.generation)
+
+    def close(self) -> None:
+        """End the journal; a second call does nothing."""
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+
+
+def _is_decision(action: ToAgent) -> bool:
+    return isinstance(action, JobEnded) or (
+        isinstance(action, Deliver) and isinstance(action.what, View | Decision)
+    )
