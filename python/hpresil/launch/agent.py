@@ -4,9 +4,8 @@ It hosts the coordinator (in the same process, but spoken to through a socket), 
 what they say, notices their ends, owns the snapshot memory, and ends the job. One event loop in the main
 thread; what can block has threads of its own.
 
-Every end takes the same way out: workers that may leave by themselves get time, the others are killed
-with everything they started; sockets and the guardian go last. If the agent itself is killed, the
-guardian does this.
+Every end takes the same way out: workers that may leave get time, the others are killed with everything
+they started; sockets and the guardian go last. If the agent itself is killed, the guardian does this.
 
     first SIGINT, SIGTERM or SIGHUP    the job is drained: finish the step, save, leave with status 0
     a second one, or SIGQUIT           everything is killed, status 128 + signal
@@ -74,8 +73,7 @@ class Agent:
         self._client: Client
         self._frames: FrameTraffic
         self._picture = Picture()
-        self._signals = 0
-        self._kill_status = 0
+        self._signals = self._kill_status = 0
 
     async def run(self) -> int:
         """Run the job to its end and return the exit status."""
@@ -157,6 +155,7 @@ class Agent:
         reporter = status.Reporter(self._describe)
         stack.callback(reporter.close)
         await reporter.start(self._sockets.status)
+        await attendance.conversation.control.open(self._sockets.control, stack)
         watch = Watch(self._workers, self._picture, self._job.config, attendance.hung, attendance.spared)
         works = [self._listen(), watch.run()]
         if self._hosting is not None:
@@ -180,6 +179,7 @@ class Agent:
 
     def _hands(self, links: Links) -> Hands:
         return Hands(
+            node=self._node,
             workers=self._workers,
             links=links,
             client=self._client,
@@ -197,8 +197,8 @@ class Agent:
         )
 
     def _announce(self) -> None:
-        job, pids = self._job, {"pid": os.getpid(), "guardian": self._guard.pid}
-        facts = pids | {"node": self._node, "run_id": job.run_id}
+        job = self._job
+        facts = {"pid": os.getpid(), "guardian": self._guard.pid, "node": self._node, "run_id": job.run_id}
         self._directory.announce(facts | self._sockets.places())
         if self._hosting is not None:
             self._hosting.begun()

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from hpresil.base.errors import DataError, Divergence
 from hpresil.launch.job import Job
+from hpresil.launch.news import News
 from hpresil.launch.picture import Picture
 from hpresil.launch.progress import Progress
 from hpresil.launch.run_directory import RunDirectory
 from hpresil.launch.terminal import Terminal
 from hpresil.membership import messages as m
 from hpresil.membership.server import Server
-from hpresil.membership.state import Settings
+from hpresil.membership.state import Settings, State
 from hpresil.telemetry.record import Recorder
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class Hosting:
     ) -> None:
         self._job, self._directory, self._resume = job, directory, resume
         self._picture, self._terminal = picture, terminal
+        self._news = News()
 
     async def open(self, socket: Path, stack: AsyncExitStack) -> None:
         """Open the files and start the coordinator; ``stack`` takes both down again."""
@@ -56,6 +58,7 @@ class Hosting:
             listen=job.cluster.listen() if job.cluster else None,
             on_said=self._heard,
             on_lost=self._node_lost,
+            on_state=self._changed,
         )
         stack.push_async_callback(self.server.close)
         await self.server.start()
@@ -74,7 +77,7 @@ class Hosting:
 
     def _settings(self) -> Settings:
         job, config = self._job, self._job.config
-        places = 0
+        places = max(job.nproc_per_node, job.workers + job.spares)
         if job.cluster is not None:
             share = -(-(job.workers + job.spares) // job.cluster.max_nodes)
             places = max(job.nproc_per_node, share)
@@ -118,7 +121,15 @@ class Hosting:
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             log.warning("event %.100r of node %s cannot be written: %r", noted.event, node, error)
 
+    def _changed(self, state: State) -> None:
+        """Write down what nobody says and follows from the coordinator's decisions."""
+        for event, fields, words in self._news.of(state):
+            self.progress.event(event, **fields)
+            self._terminal.say(words)
+
     def _node_lost(self, node: str, why: str) -> None:
+        if node in self.server.state.drained_nodes:
+            return
         workers = [w.id for w in self.server.state.workers.values() if w.node == node]
         if self.server.state.phase != "ended":
             self.progress.event("NodeLost", node=node, workers=workers, why=why)

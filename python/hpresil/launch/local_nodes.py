@@ -5,7 +5,8 @@ state of newcomers are as between machines. Not so the gradients: workers of one
 memory, whichever agent they belong to (`comm.segments`).
 
 An agent that is killed takes its workers with it, like a node that is lost; after `RETURN_S` another one
-comes in its place. The first agent has the coordinator: its end is the job's.
+comes in its place. One that leaves with status 0 was drained, and stays away. The first agent has the
+coordinator: its end is the job's.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ class _Family:
     def _look_after(self) -> None:
         """Bring a node that was lost back after a while."""
         for rank, agent in self._agents.items():
-            if agent.poll() is None or rank == 0:
+            if agent.poll() in (None, 0) or rank == 0:
                 continue
             due = self._due.setdefault(rank, time.monotonic() + RETURN_S)
             if time.monotonic() >= due and self._returns < MAX_RETURNS and not self._signals:

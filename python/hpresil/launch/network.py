@@ -78,7 +78,7 @@ class Network:
     async def join(self, frames: FrameTraffic, arenas: Arenas, wait_s: float, stack: AsyncExitStack) -> None:
         """Open the door for other agents, if there are any, then introduce this one."""
         if self._cluster is None:
-            self._client.say(m.AgentJoined(node=self._node, pid=os.getpid()))
+            self._client.say(m.AgentJoined(node=self._node, pid=os.getpid(), hosts=True))
             return
         self._peers = frames.peers = Peers(
             self._cluster.credentials,
@@ -97,6 +97,7 @@ class Network:
                 pid=os.getpid(),
                 address=address,
                 build=VERSION,
+                hosts=self._cluster.hosts,
             )
         )
         self._later(self._client.stay())

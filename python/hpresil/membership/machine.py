@@ -8,7 +8,10 @@ modules beside this one; here an event finds its rule, and what follows from the
     forming     processes, the first view, replacements
     view        views, reports, the decision
     waiting     no view is possible now
-    training    spares, growing, the last version
+    training    spares, the last version
+    handover    members that leave without a fault, newcomers that enter
+    wishes      what people ask: drain a node, resize the group
+    draining    nodes that are drained
     decision    reports → decision (used by the workers' model check too)
     transfers   newcomers copying state
     groups      process groups that fail although nobody is lost
@@ -31,16 +34,19 @@ import msgspec
 
 from hpresil.membership import (
     deadlines,
+    draining,
     ending,
     failures,
     forming,
     groups,
+    handover,
     messages as m,
     nodes,
     training,
     transfers,
     view,
     waiting,
+    wishes,
 )
 from hpresil.membership.messages import FromAgent, ToAgent
 from hpresil.membership.state import KEPT_LOSSES, Ending, Loss, Sealed, Settings, State, Worker, begin
@@ -80,8 +86,11 @@ def step(state: State, event: Event, now: float) -> tuple[State, list[ToAgent]]:
     if turn.state is not state and turn.state.phase != "ended":
         forming.settle(turn)
         view.conclude(turn)
+        draining.relent(turn)
         waiting.settle(turn)
         training.settle(turn)
+        handover.trim(turn)
+        draining.settle(turn)
     return turn.state, turn.actions
 
 
@@ -145,6 +154,9 @@ def _worker_lost(turn: Turn, event: m.WorkerLost) -> None:
     worker = turn.state.workers.get(event.worker)
     if worker is None:
         return
+    if worker.phase == "leaving":
+        draining.left(turn, worker)
+        return
     _remember(turn, worker, event)
     seats = [None if member == worker.id else member for member in turn.state.members]
     turn.remove(worker.id)
@@ -159,6 +171,14 @@ def _worker_lost(turn: Turn, event: m.WorkerLost) -> None:
             return
         view.seats_lost(turn, seats, f"worker {worker.id} {event.reason}")
     forming.replenish(turn)
+
+
+def _worker_left(turn: Turn, event: m.WorkerLeft) -> None:
+    worker = turn.state.workers.get(event.worker)
+    if worker is not None and worker.phase == "leaving":
+        draining.left(turn, worker)
+    elif worker is not None:  # nobody has released it
+        _worker_lost(turn, m.WorkerLost(worker=worker.id, reason="exited", status=event.status))
 
 
 def _agent_joined(turn: Turn, event: m.AgentJoined) -> None:
@@ -178,7 +198,8 @@ def _node_lost(turn: Turn, event: NodeLost) -> None:
     lost = {w.id: w for w in turn.state.workers.values() if w.node == event.node}
     seats = [None if member in lost else member for member in turn.state.members]
     for worker in lost.values():
-        _remember(turn, worker, m.WorkerLost(worker=worker.id, reason="node lost"))
+        if worker.phase != "leaving":
+            _remember(turn, worker, m.WorkerLost(worker=worker.id, reason="node lost"))
         turn.remove(worker.id)
     nodes.forget(turn, event.node)
     if turn.state.phase == "stopping":
@@ -216,6 +237,7 @@ _SAID: dict[type[m.Message], Callable[[Turn, int, Any], None]] = {
     m.Report: view.reported,
     m.Committed: _committed,
     m.Finished: _finished,
+    m.HandedOver: handover.handed_over,
     m.SlotFailed: failures.slot_failed,
     m.StateDiscarded: failures.state_discarded,
     m.ServeFailed: transfers.serve_failed,
@@ -233,9 +255,12 @@ _RULES: dict[type[m.Message], Callable[[Turn, Any], None]] = {
     m.Relayed: _relayed,
     m.WorkerStarted: _worker_started,
     m.WorkerLost: _worker_lost,
+    m.WorkerLeft: _worker_left,
     m.FrameSealed: _frame_sealed,
     m.Broken: _broken,
     m.DrainRequested: _drain_requested,
+    m.NodeDrainRequested: wishes.drain,
+    m.ResizeRequested: wishes.resize,
 }
 
 

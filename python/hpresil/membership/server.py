@@ -24,9 +24,11 @@ from hpresil.membership.connections import Connections, Listen
 from hpresil.membership.journal import Journal
 from hpresil.membership.machine import Event, NodeLost, Tick
 from hpresil.membership.messages import (
+    Answered,
     Broken,
     Decision,
     Deliver,
+    Dismissed,
     FenceWorker,
     FromAgent,
     JobEnded,
@@ -39,6 +41,7 @@ from hpresil.membership.messages import (
     StoreSet,
     ToAgent,
     View,
+    WorkerLeft,
     WorkerLost,
     WorkerStarted,
 )
@@ -170,7 +173,7 @@ class Server:
             changed = state is not self.state
             self.state = state
             self._rendezvous.advance(state.generation)
-            if isinstance(event, WorkerLost):
+            if isinstance(event, WorkerLost | WorkerLeft):
                 self._rendezvous.forget(event.worker)
             if changed and self._journal is not None:
                 self._journal.append(event, now, state.generation)
@@ -188,7 +191,7 @@ class Server:
                 nodes = [self._node_of(action.to)]
             case FenceWorker():
                 nodes = [self._node_of(action.worker)]
-            case StartWorker() | Probe() | Rejected():
+            case StartWorker() | Probe() | Rejected() | Dismissed() | Answered():
                 nodes = [action.node]
             case Roster() | JobEnded():
                 nodes = self._connections.nodes()
@@ -213,7 +216,7 @@ class Server:
                 "foreign node", f"node {node!r} says {type(message).__name__} for another"
             )
             return
-        if isinstance(message, Relayed | WorkerStarted | WorkerLost):
+        if isinstance(message, Relayed | WorkerStarted | WorkerLost | WorkerLeft):
             known = self.state.workers.get(message.worker)
             if known is not None and known.node != node:
                 self._refusals.turn_away(

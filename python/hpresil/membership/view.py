@@ -37,10 +37,12 @@ def install(turn: Turn, members: Sequence[int], reason: str) -> None:
         restoring=(),
         unseeded=False,
         group_lost="",
+        hand_over=0,
+        handed=(),
     )
     nodes.announce(turn)
     view = View(generation=generation, members=list(members))
-    onlookers = [w.id for w in turn.state.workers.values() if w.phase in (*READY, "standby")]
+    onlookers = [w.id for w in turn.state.workers.values() if w.phase in (*READY, "standby", "leaving")]
     for worker in [*members, *onlookers]:
         turn.deliver(worker, view)
     if turn.state.draining:
@@ -54,9 +56,10 @@ def choose(turn: Turn, seats: Sequence[int | None]) -> Choice:
     situation = Situation(
         seats=tuple(seats),
         ready=turn.available(),
-        wanted=settings.workers,
+        wanted=turn.state.wanted,
         minimum=settings.min_workers,
         closing=turn.closing(),
+        leaving=frozenset(nodes.members_to_drain(turn)),
     )
     return POLICY.choose(situation)
 
