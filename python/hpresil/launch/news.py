@@ -34,12 +34,8 @@ def _sizes(before: State, after: State) -> Iterator[Piece]:
         words = f"the group is resized from {before.wanted} to {after.wanted} workers"
         yield "ResizeRequested", {"workers": after.wanted, "before": before.wanted}, words
     if (asked or before.resizing) and not after.resizing:
-        members = list(after.members)
-        yield (
-            "Resized",
-            {"workers": after.wanted, "members": members},
-            f"the group has {after.wanted} workers",
-        )
+        words = f"the group has {after.wanted} worker{'s' * (after.wanted > 1)}, as asked for"
+        yield "Resized", {"workers": after.wanted, "members": list(after.members)}, words
 
 
 def _nodes(before: State, after: State) -> Iterator[Piece]:

@@ -74,7 +74,7 @@ def _resized(turn: Turn) -> None:
         return
     turn.set(resizing=False)
     for wish in [wish for wish in state.wishes if not wish.drains]:
-        answer(turn, wish, f"the group has {state.wanted} workers")
+        answer(turn, wish, f"the group has {state.wanted} worker{'s' * (state.wanted > 1)}")
 
 
 def left(turn: Turn, worker: Worker) -> None:

@@ -23,7 +23,9 @@ POLICY = Policy()
 def install(turn: Turn, members: Sequence[int], reason: str) -> None:
     """Install the next generation with ``members`` by rank."""
     generation = turn.state.generation + 1
-    joined = [m for m in members if turn.state.workers[m].phase != "member"]
+    workers = turn.state.workers
+    joined = [m for m in members if workers[m].phase != "member"]
+    released = [m for m in turn.state.members if workers[m].phase == "leaving"]
     for m in joined:
         turn.update(m, phase="member", since=turn.now)
     turn.set(
@@ -42,8 +44,8 @@ def install(turn: Turn, members: Sequence[int], reason: str) -> None:
     )
     nodes.announce(turn)
     view = View(generation=generation, members=list(members))
-    onlookers = [w.id for w in turn.state.workers.values() if w.phase in (*READY, "standby", "leaving")]
-    for worker in [*members, *onlookers]:
+    onlookers = [w.id for w in turn.state.workers.values() if w.phase in (*READY, "standby")]
+    for worker in [*members, *onlookers, *released]:
         turn.deliver(worker, view)
     if turn.state.draining:
         for m in joined:
