@@ -25,6 +25,10 @@ class Plan:
         bad_copies: Copies of the state that fail.
         lost_groups: Groups that fail for no reason.
         drain: Somebody asks the job to end.
+        nodes: How many there are; ``node_losses``: how many of them are lost.
+        returns: Nodes that are lost, drained or sent away and come again.
+        cuts: Nodes that come again and are not reached by all others.
+        drains: Wishes to drain a node; ``resizes``: wishes for another size.
         haste: The chance of one of these before each move.
     """
 
@@ -38,8 +42,23 @@ class Plan:
     bad_copies: int = 0
     lost_groups: int = 0
     drain: bool = False
+    nodes: int = 1
+    places: int = 0
+    node_losses: int = 0
+    returns: int = 0
+    cuts: int = 0
+    drains: int = 0
+    resizes: int = 0
     restarts: int = 100
     haste: float = 0.03
+
+    def __post_init__(self) -> None:
+        faults = self.kills + self.stops + self.discards + self.bad_copies + self.lost_groups
+        self._faults = faults + self.node_losses + self.cuts
+
+    def faultless(self) -> bool:
+        """Whether nothing goes wrong: people only change their minds."""
+        return not self._faults
 
 
 @dataclass
@@ -49,14 +68,14 @@ class Job:
     Attributes:
         decisions: By generation.
         entered: Who takes part in the reduction of (generation, version).
-        votes: Who has voted there, and whether with the wish to leave.
+        votes: Who has voted there, and whether with the wishes to leave and to hand over.
     """
 
     plan: Plan
     random: random.Random
     decisions: dict[int, m.Decision] = field(default_factory=dict)
     entered: dict[tuple[int, int], set[int]] = field(default_factory=dict)
-    votes: dict[tuple[int, int], dict[int, bool]] = field(default_factory=dict)
+    votes: dict[tuple[int, int], dict[int, tuple[bool, bool]]] = field(default_factory=dict)
 
 
 @dataclass
@@ -65,6 +84,7 @@ class Worker:
 
     id: int
     job: Job
+    node: str = "a"
     inbox: deque[m.ToWorker] = field(default_factory=deque)
     outbox: deque[m.FromWorker] = field(default_factory=deque)
     alive: bool = True
@@ -77,6 +97,9 @@ class Worker:
     members: list[int] = field(default_factory=list)
     slots: list[int] = field(default_factory=list)
     wish: bool = False
+    hand_over: int = 0
+    handing: bool = False
+    handed: int = 0
     finished: bool = False
     rolling: bool = False
     leaving: bool = False
@@ -105,6 +128,9 @@ class Worker:
                 self.installed, self.members = message.generation, message.members
                 if self.id in message.members and self.phase != "applied":
                     self.report()
+                elif self.id not in message.members:
+                    assert self.phase not in ("applied", "holding"), "left out in the middle of a step"
+                    self.version, self.phase, self.slots = -1, "empty", []
             case m.StandBy():
                 assert self.version < 0, "a worker with state was told to make a dry step"
                 self.say(m.Ready(facts=FACTS, pristine=False))
@@ -125,6 +151,8 @@ class Worker:
                     self._copy(message)
             case m.Drain():
                 self.wish = True
+            case m.HandOver():
+                self.hand_over = message.generation
             case m.Save():
                 error = "" if self.version >= 0 else "no state"
                 self.say(m.Saved(version=self.version, path=f"/saved/{self.version}", error=error))
@@ -165,6 +193,8 @@ class Worker:
             return False
         if self.phase == "applied":
             return True
+        if self.handed == self.decided:
+            return False
         place = (self.decided, self.version)
         if self.id not in self.members or self.decided != self.installed or self.promised > self.decided:
             return False
@@ -181,11 +211,14 @@ class Worker:
                 entered.add(self.id)
                 return
             self.phase = "holding"
-            self.job.votes.setdefault(place, {})[self.id] = self.wish
+            wishes = (self.wish, self.hand_over == self.decided)
+            self.job.votes.setdefault(place, {})[self.id] = wishes
         elif self.phase == "holding":
             self.phase = "applied"
-            if any(self.job.votes[place].values()):
+            votes = self.job.votes[place].values()
+            if any(leave for leave, _ in votes):
                 self.wish = self.leaving = True
+            self.handing = any(hand_over for _, hand_over in votes)
         else:
             self._end_of_block()
 
@@ -194,6 +227,7 @@ class Worker:
         if self.job.plan.discards > 0 and self.job.random.random() < 0.2:
             self.job.plan.discards -= 1
             self.version, self.phase, self.leaving, self.rolling, self.slots = -1, "empty", False, False, []
+            self.handing = False
             self.say(m.StateDiscarded(step=step, error="x", traceback="x"))
             if self.installed > self.promised and self.id in self.members:
                 self.report()
@@ -201,6 +235,9 @@ class Worker:
         self.version, self.phase, self.rolling, self.slots = step + 1, "computing", False, []
         said = {"loss": "", "grad_norm": "", "samples": "", "state": ""}
         self.say(m.Committed(generation=self.decided, step=step, world_size=len(self.members), **said))
+        if self.handing:
+            self.handing, self.handed = False, self.decided
+            self.say(m.HandedOver(generation=self.decided, version=self.version))
         decision = self.job.decisions.get(self.decided)
         ends = decision is not None and decision.finished and decision.target == self.version
         if self.leaving or ends:

@@ -1,8 +1,9 @@
-"""A job in one process: the coordinator's machine, an agent, and workers that follow the step contract.
+"""A job in one process: the coordinator's machine, agents, and workers that follow the step contract.
 
 Messages travel in queues, one each way for each worker, and are taken out in random order; workers
-die, stop answering, fail and are started again at random moments. The world knows what really
-happened, so it can check what the coordinator decides.
+die, stop answering, fail and are started again at random moments, nodes are lost, drained and come
+back, people ask for another size. The world knows what really happened, so it can check what the
+coordinator decides.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 
+from coordinator_nodes import Nodes
 from coordinator_worker import FACTS, Job, Plan, Worker
 
 from hpresil.membership import machine, messages as m
@@ -27,6 +29,10 @@ class World:
         self.job = Job(plan, self.random)
         self.settings = Settings(
             workers=plan.workers,
+            host="a",
+            leased=True,
+            nnodes=plan.nodes,
+            places=plan.places,
             spares=plan.spares,
             min_workers=plan.min_workers,
             max_restarts=plan.restarts,
@@ -35,12 +41,14 @@ class World:
         self.state = begin(self.settings, 0.0)
         self.time = 0.0
         self.history: list[tuple[machine.Event, float]] = []
-        self.to_coordinator: deque[m.FromAgent] = deque([m.AgentJoined(node="host", pid=1)])
+        self.to_coordinator: deque[machine.Event] = deque()
+        self.nodes = Nodes(plan, self.random, self.to_coordinator.append)
         self.workers: dict[int, Worker] = {}
         self.gone: set[int] = set()
         self.reports: dict[int, dict[int, m.Report]] = {}
         self.views: dict[int, list[int]] = {}
-        self.sealed = -1
+        self.handed: dict[int, set[int]] = {}
+        self.newest = -1
         self.ended: m.JobEnded | None = None
 
     # ------------------------------------------------------------------ the scheduler
@@ -68,9 +76,10 @@ class World:
         """What the agent and time do when nobody moves: kill who does not answer; end a grace."""
         for worker in self.workers.values():
             if worker.alive and worker.stuck:
-                self._die(worker, "hung")
+                self.die(worker, "hung")
                 return True
-        self.time += 3.0
+        # A node that was lost before the first view and does not come back is waited for until the deadline.
+        self.time += self.settings.join_timeout_s if self.state.phase == "joining" else 3.0
         return False
 
     def _moves(self) -> list[Callable[[], None]]:
@@ -85,6 +94,8 @@ class World:
                     moves.append(lambda w=worker: w.receives(w.inbox.popleft()))
                 if worker.can_progress():
                     moves.append(worker.progress)
+                if worker.released and not worker.outbox and self.ended is None:
+                    moves.append(lambda w=worker: self.die(w, "left"))
         return moves
 
     def _misfortune(self) -> None:
@@ -93,32 +104,41 @@ class World:
         if not alive or self.ended:
             return
         worker = self.random.choice(alive)
-        kind = self.random.choice(["kills", "stops", "lost_groups", "drain"])
-        if kind == "drain" and plan.drain:
+        kind = self.random.choice(["kills", "stops", "lost_groups", "drain", "nodes"])
+        if kind == "nodes":
+            self.nodes.misfortune(self)
+        elif kind == "drain" and plan.drain:
             plan.drain = False
             self.to_coordinator.append(m.DrainRequested(why="asked"))
-        elif kind != "drain" and getattr(plan, kind) > 0:
+        elif kind not in ("drain", "nodes") and getattr(plan, kind) > 0:
             setattr(plan, kind, getattr(plan, kind) - 1)
             if kind == "kills":
-                self._die(worker, "killed")
+                self.die(worker, "killed")
             elif kind == "stops":
                 worker.stuck = True
             else:
                 worker.say(m.GroupLost(generation=worker.installed, error="reset"))
 
-    def _die(self, worker: Worker, reason: str) -> None:
+    def die(self, worker: Worker, reason: str) -> None:
         worker.alive = False
         for _ in range(self.random.randint(0, len(worker.outbox))):
             worker.outbox.pop()  # the agent did not read these any more
-        self.to_coordinator.append(m.WorkerLost(worker=worker.id, reason=reason, status=-9))
+        if reason == "node lost":
+            worker.outbox.clear()
+        elif worker.released:
+            self.to_coordinator.append(m.WorkerLeft(worker=worker.id))
+        else:
+            self.to_coordinator.append(m.WorkerLost(worker=worker.id, reason=reason, status=-9))
 
     # ------------------------------------------------------------------ the coordinator and the agent
 
     def _hears(self, worker: Worker) -> None:
         said = worker.outbox.popleft()
         if isinstance(said, m.Served):
-            self.sealed = said.version
-            self._happens(m.FrameSealed(node="host", version=said.version, frame=0))
+            if not worker.alive:
+                return  # its agent, or it in the middle of the frame
+            self.nodes.sealed[worker.node] = said.version
+            self._happens(m.FrameSealed(node=worker.node, version=said.version, frame=0))
             decision = self.job.decisions[said.generation]
             if self.state.generation == said.generation:
                 ready = m.StateReady(generation=said.generation, version=said.version, frame=0)
@@ -127,11 +147,16 @@ class World:
             return
         if isinstance(said, m.Report) and worker.id not in self.gone:
             self.reports.setdefault(said.generation, {}).setdefault(worker.id, said)
+            self.newest = max(self.newest, said.version)
+        if isinstance(said, m.HandedOver):
+            self.handed.setdefault(said.generation, set()).add(worker.id)
         self._happens(m.Relayed(worker=worker.id, said=said))
 
     def _happens(self, event: machine.Event) -> None:
-        if isinstance(event, m.WorkerLost):
+        if isinstance(event, m.WorkerLost | m.WorkerLeft):
             self.gone.add(event.worker)
+        if isinstance(event, machine.NodeLost):
+            self.gone |= {w.id for w in self.state.workers.values() if w.node == event.node}
         before = self.state
         self.history.append((event, self.time))
         self.state, actions = machine.step(before, event, self.time)
@@ -144,16 +169,14 @@ class World:
         match action:
             case m.StartWorker():
                 assert action.worker not in self.workers, "a worker id was used again"
-                started = Worker(action.worker, self.job)
-                self.workers[action.worker] = started
-                self.to_coordinator.append(m.WorkerStarted(worker=action.worker, node="host", pid=1))
-                started.say(m.Hello(worker=action.worker, pid=1))
-                started.say(m.Ready(facts=FACTS))
+                self._start(action)
             case m.FenceWorker():
                 assert action.worker not in self.gone
                 self.gone.add(action.worker)
                 if self.workers[action.worker].alive:
-                    self._die(self.workers[action.worker], "ended")
+                    self.die(self.workers[action.worker], "ended")
+            case m.Probe() | m.Rejected() | m.Dismissed() | m.Answered():
+                self.nodes.told(self, action)
             case m.JobEnded():
                 self._check_end(action)
                 self.ended = action
@@ -161,9 +184,22 @@ class World:
                 assert action.to not in self.gone, f"{action} to a worker that is gone"
                 self._deliver(action.to, action.what)
 
+    def _start(self, start: m.StartWorker) -> None:
+        started = Worker(start.worker, self.job, start.node)
+        self.workers[start.worker] = started
+        assert start.node in self.state.nodes
+        if start.node not in self.nodes.there:
+            started.alive = False  # the coordinator does not know yet that the node is lost
+            return
+        self.to_coordinator.append(m.WorkerStarted(worker=start.worker, node=start.node, pid=1))
+        started.say(m.Hello(worker=start.worker, pid=1))
+        started.say(m.Ready(facts=FACTS))
+
     def _deliver(self, to: int, what: m.ToWorker) -> None:
         if isinstance(what, m.View):
             self._check_view(what)
+        if isinstance(what, m.Release) and self.state.phase != "ended":
+            assert to not in self.state.members, "a member was released before the end"
         self.workers[to].inbox.append(what)
         if isinstance(what, m.Decision):
             self._check_decision(what)
@@ -173,11 +209,18 @@ class World:
     def _serve(self, decision: m.Decision) -> None:
         for newcomer, source in decision.sources.items():
             if source < 0:
-                ready = m.StateReady(generation=decision.generation, version=self.sealed, frame=0)
-                self.workers[newcomer].inbox.append(ready)
+                self._read_store(decision, self.workers[newcomer])
         for source in {source for source in decision.sources.values() if source >= 0}:
             serve = m.Serve(generation=decision.generation, version=decision.target, frame=0)
             self.workers[source].inbox.append(serve)
+
+    def _read_store(self, decision: m.Decision, newcomer: Worker) -> None:
+        version = self.nodes.sealed.get(decision.store, -1)
+        if version == decision.target:
+            newcomer.inbox.append(m.StateReady(generation=decision.generation, version=version, frame=0))
+        else:  # the node with the frame is gone: the newcomer's agent cannot fetch it
+            error = m.RestoreFailed(generation=decision.generation, frame=-1, error="node gone")
+            newcomer.say(error)
 
     # ------------------------------------------------------------------ what must hold
 
@@ -186,10 +229,24 @@ class World:
             assert self.views[view.generation] == view.members
             return
         assert view.generation == max(self.views, default=0) + 1
-        assert 1 <= len(view.members) <= self.plan.workers
+        assert view.members
         assert len(set(view.members)) == len(view.members)
         assert not self.gone & set(view.members)
+        before = self.views.get(view.generation - 1, [])
+        staying = [w for w in view.members if not self.state.nodes[self.workers[w].node].draining]
+        assert set(view.members) <= set(before) or len(staying) <= self.state.wanted
+        if left := [w for w in before if w not in view.members and w not in self.gone]:
+            self._check_hand_over(view, before, left)
         self.views[view.generation] = view.members
+
+    def _check_hand_over(self, view: m.View, before: list[int], left: list[int]) -> None:
+        """Nobody leaves in the middle of a step, or with something that no other member has."""
+        handed = self.handed.get(view.generation - 1, set())
+        assert set(before) - self.gone <= handed, f"{left} left, but only {handed} had handed over"
+        versions = {self.workers[w].version for w in before if self.workers[w].alive}
+        assert len(versions) <= 1, f"{left} left, and the versions were {versions}"
+        assert any(w in before for w in view.members), "nobody who stays has the state"
+        assert len(view.members) >= self.plan.min_workers
 
     def _check_decision(self, decision: m.Decision) -> None:
         members = self.views[decision.generation]
@@ -205,10 +262,12 @@ class World:
             assert all(reports[source].version == decision.target for source in decision.sources.values())
         elif not decision.initial:
             assert set(decision.sources.values()) == {-1}
-            assert decision.target == self.sealed
+            assert decision.target == self.state.sealed[decision.store].version
         assert decision.initial <= (max(versions) < 0 and self.state.newest <= 0)
         assert len(decision.slots) == len(members)
         assert sorted(slot for carried in decision.slots for slot in carried) == list(range(SLOTS))
+        if self.plan.faultless():
+            assert decision.target >= self.newest, "a step was made again"
         self.job.decisions[decision.generation] = decision
 
     def _check_end(self, end: m.JobEnded) -> None:
@@ -217,7 +276,7 @@ class World:
         if end.reason.startswith("StateLost"):
             holders = [w.id for w in self.workers.values() if w.alive and w.version >= 0]
             assert not set(holders) - self.gone, f"{end.reason}, but {holders} have state"
-            assert self.sealed < 0 or "have no copy" not in end.reason
+            assert not self.state.sealed or "have no copy" not in end.reason
         if end.status == 0 and end.reason.startswith("finished"):
             for member in self.state.members:
                 worker = self.workers[member]

@@ -37,6 +37,38 @@ def plans(draw: st.DrawFn) -> Plan:
     )
 
 
+@st.composite
+def plans_of_nodes(draw: st.DrawFn, *, faults: bool) -> Plan:
+    """Several nodes with room for a few more processes, and people who change their minds."""
+    places = draw(st.integers(1, 3))
+    nodes = draw(st.integers(1, 3))
+    workers = draw(st.integers(1, min(5, nodes * places)))
+
+    def number(most: int) -> int:
+        return draw(st.integers(0, most)) if faults else 0
+
+    return Plan(
+        workers=workers,
+        spares=draw(st.integers(0, 2)),
+        min_workers=draw(st.integers(1, min(workers, 2))),
+        steps=draw(st.integers(1, 8)),
+        nodes=nodes,
+        places=places,
+        kills=number(3),
+        stops=number(1),
+        discards=number(1),
+        bad_copies=number(2),
+        lost_groups=number(1),
+        node_losses=number(3),
+        cuts=number(1),
+        returns=draw(st.integers(0, 4)),
+        drains=draw(st.integers(0, 4)),
+        resizes=draw(st.integers(0, 4)),
+        drain=draw(st.booleans()) and faults,
+        haste=draw(st.sampled_from([0.03, 0.1, 0.3])),
+    )
+
+
 def play(plan: Plan, seed: int) -> World:
     world = World(plan, seed)
     world.run()
@@ -64,3 +96,22 @@ def test_a_job_that_keeps_one_worker_with_state_finishes(seed: int, workers: int
     assert world.ended is not None
     assert world.ended.status == 0
     assert world.ended.reason == "finished at version 4"
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, print_blob=True)
+@given(plans_of_nodes(faults=True), st.integers(0, 2**32))
+def test_nodes_that_come_and_go_and_people_who_change_their_minds_break_no_rule(
+    plan: Plan, seed: int
+) -> None:
+    assert play(plan, seed).ended is not None
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, print_blob=True)
+@given(plans_of_nodes(faults=False), st.integers(0, 2**32))
+def test_draining_and_resizing_cost_no_worker_no_restart_and_no_step(plan: Plan, seed: int) -> None:
+    world = play(plan, seed)
+    assert world.ended is not None
+    assert world.ended.reason == f"finished at version {plan.steps}"
+    assert world.state.losses == ()
+    assert world.state.restarts == 0
+    assert {worker.version for worker in world.workers.values() if worker.alive} <= {plan.steps, -1}

@@ -11,6 +11,8 @@ from typing import NoReturn
 VERBS = {
     "run": "train: start workers and keep the job going whatever happens to them",
     "status": "show the running job",
+    "resize": "change how many workers the running job has",
+    "drain": "take a node out of the running job",
     "report": "show a finished or running job as a page: loss, faults, recoveries, where the time went",
     "trace": "write what every process did as a file for Perfetto",
     "demo": "lose workers on purpose, and prove that nothing shows",

@@ -4,9 +4,8 @@ It hosts the coordinator (in the same process, but spoken to through a socket), 
 what they say, notices their ends, owns the snapshot memory, and ends the job. One event loop in the main
 thread; what can block has threads of its own.
 
-Every end takes the same way out: workers that may leave by themselves get time, the others are killed
-with everything they started; sockets and the guardian go last. If the agent itself is killed, the
-guardian does this.
+Every end takes the same way out: workers that may leave get time, the others are killed with everything
+they started; sockets and the guardian go last. If the agent itself is killed, the guardian does this.
 
     first SIGINT, SIGTERM or SIGHUP    the job is drained: finish the step, save, leave with status 0
     a second one, or SIGQUIT           everything is killed, status 128 + signal
@@ -71,8 +70,7 @@ class Agent:
         self._client = self._network.client
         self._frames: FrameTraffic
         self._picture = Picture()
-        self._signals = 0
-        self._kill_status = 0
+        self._signals = self._kill_status = 0
 
     async def run(self) -> int:
         """Run the job to its end and return the exit status."""
@@ -149,7 +147,7 @@ class Agent:
     def _alone(self, why: str) -> None:
         text = f"node {self._node} has lost the coordinator{why}; it looks for the next one"
         log.warning(text)
-        self._terminal.say(text)
+        self._terminal.say(text, always=True)
 
     async def _set_up_workers(self, stack: AsyncExitStack) -> None:
         premises = Premises(
@@ -188,6 +186,7 @@ class Agent:
         reporter = status.Reporter(self._describe)
         stack.callback(reporter.close)
         await reporter.start(self._sockets.status)
+        await attendance.conversation.control.open(self._sockets.control, stack)
         watch = Watch(self._workers, self._picture, self._job.config, attendance.hung, attendance.spared)
         self._work(watch.run(), stack)
 
@@ -210,6 +209,7 @@ class Agent:
 
     def _hands(self, links: Links) -> Hands:
         return Hands(
+            node=self._node,
             workers=self._workers,
             links=links,
             client=self._client,

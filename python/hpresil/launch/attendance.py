@@ -77,7 +77,7 @@ class Attendance:
             delay_s = 0.0
         else:
             delay_s = RESTART_DELAY_S
-            self._restarts += 1
+            self._restarts += message.restart
         task = asyncio.get_running_loop().create_task(self._start(message, delay_s))
         self._starting[task] = message.worker
         task.add_done_callback(self._start_ended)
@@ -97,6 +97,9 @@ class Attendance:
     async def _start(self, message: m.StartWorker, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
         if self._over():
+            return
+        if message.worker in self._picture.released:
+            self._client.say(m.WorkerLeft(worker=message.worker))
             return
         begin_ns = spans.clock()
         name = f"worker-{message.worker}"
@@ -120,6 +123,8 @@ class Attendance:
         self.conversation.started(worker)
         if worker.id in self._disowned:
             self.end(worker.id, DISOWNED)
+        if message.worker in self._picture.released:  # while it was being started
+            self.end(message.worker, "it is not needed any more")
 
     def _described(self, message: m.StartWorker, name: str, trace_fd: int) -> Start:
         return Start(
@@ -214,6 +219,8 @@ class Attendance:
             self.exit_status = status if status > 0 else 128 - status
             self._failures.lost(worker, gone, "it failed after its last step")
         self._progress.event("WorkerLeft", worker=worker.id, status=status)
+        if not self._over():
+            self._client.say(m.WorkerLeft(worker=worker.id, status=status))
 
     def reaped(self, worker: WorkerProcess, status: int) -> None:
         """Note that the kernel has finished with a worker."""

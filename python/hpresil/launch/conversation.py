@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from hpresil.base.deadline import now
 from hpresil.base.errors import DataError, Divergence
+from hpresil.launch.control import Control
 from hpresil.launch.failures import Failures
 from hpresil.launch.frame_traffic import FrameTraffic
 from hpresil.launch.links import Links
@@ -30,6 +31,7 @@ LOCAL = m.Footprint | m.Served
 class Hands:
     """What the conversation acts on."""
 
+    node: str
     workers: Workers
     links: Links
     client: Client
@@ -51,6 +53,7 @@ class Conversation:
 
     def __init__(self, hands: Hands) -> None:
         self._h = hands
+        self.control = Control(hands.node, hands.client.say)
         self._followed: set[int] = set()
 
     # ------------------------------------------------------------------ workers
@@ -139,10 +142,19 @@ class Conversation:
                 self._h.frames.roster(message)
             case m.Probe():
                 self._h.probe(message)
+            case m.Answered():
+                self.control.answered(message)
             case m.Rejected():
-                self._h.end(m.JobEnded(status=1, reason=f"this node is not taken in: {message.reason}"))
+                self._end(m.JobEnded(status=1, reason=f"this node is not taken in: {message.reason}"))
+            case m.Dismissed():
+                self._h.terminal.say(message.reason, always=True)
+                self._end(m.JobEnded(status=0, reason=message.reason))
             case m.JobEnded():
-                self._h.end(message)
+                self._end(message)
+
+    def _end(self, ended: m.JobEnded) -> None:
+        self.control.over(f"the job has ended: {ended.reason}")
+        self._h.end(ended)
 
     def _deliver(self, to: int, what: m.ToWorker) -> None:
         match what:
@@ -154,6 +166,9 @@ class Conversation:
                 return
             case m.Release():
                 self._h.picture.released.add(to)
+                worker = self._h.workers.get(to)
+                if worker is not None:
+                    worker.may_leave = True
             case m.Stop():
                 self._h.picture.stopped.add(to)
         self._h.links.send(to, what)

@@ -17,12 +17,13 @@ from hpresil.base.deadline import now
 from hpresil.base.errors import ConfigError, DataError, Divergence
 from hpresil.launch import whereabouts
 from hpresil.launch.job import Job
+from hpresil.launch.news import News
 from hpresil.launch.picture import Picture
 from hpresil.launch.progress import Chronicle, Forwarded, Progress
 from hpresil.launch.run_directory import RunDirectory
 from hpresil.launch.scrapes import Scrapes
 from hpresil.launch.terminal import Terminal
-from hpresil.membership import machine, messages as m, quorum, takeover
+from hpresil.membership import machine, messages as m, takeover
 from hpresil.membership.client import Client
 from hpresil.membership.server import Server
 from hpresil.membership.state import State
@@ -81,7 +82,7 @@ class Hosting:
         self._files: tuple[RunDirectory, Progress] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._known: State | None = None
-        self._apart = False
+        self._news = News()
 
     async def begin(self, resume: int | None) -> None:
         """Start the job's first coordinator; ``resume``: the version to resume from."""
@@ -189,20 +190,14 @@ class Hosting:
     # ------------------------------------------------------------------ what happens in the job
 
     def _changed(self, state: State) -> None:
-        """Tell what follows from the state alone: nodes that did not come over, and a cut network."""
+        """Write down what nobody says and follows from the coordinator's decisions."""
         known, self._known = self._known, None
         if known is not None:
             for node in known.nodes.keys() - state.nodes.keys():
                 self._tell_node_lost(known, node, "its agent has not come to the new coordinator")
-        apart = not quorum.may_decide(state)
-        if apart != self._apart:
-            self._apart = apart
-            if apart:
-                self.chronicle.event("Suspended", why=quorum.apart(state))
-                self._h.terminal.say(quorum.apart(state))
-            else:
-                self.chronicle.event("Resumed")
-                self._h.terminal.say("enough nodes are back; training goes on")
+        for event, fields, words in self._news.of(state):
+            self.chronicle.event(event, **fields)
+            self._h.terminal.say(words)
 
     def _heard(self, node: str, message: m.FromAgent) -> None:
         """Write down what an agent of another node says; this node's own writes directly."""
@@ -230,8 +225,9 @@ class Hosting:
             log.warning("event %.100r of node %s cannot be written: %r", noted.event, node, error)
 
     def _node_lost(self, node: str, why: str) -> None:
-        if self.server is not None and self.server.state.phase != "ended":
-            self._tell_node_lost(self.server.state, node, why)
+        state = self.server.state if self.server is not None else None
+        if state is not None and state.phase != "ended" and node not in state.drained_nodes:
+            self._tell_node_lost(state, node, why)
 
     def _tell_node_lost(self, state: State, node: str, why: str) -> None:
         workers = [w.id for w in state.workers.values() if w.node == node]

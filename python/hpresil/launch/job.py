@@ -76,7 +76,7 @@ class Job:
             resumed: Workers start from a checkpoint.
         """
         cluster, config = self.cluster, self.config
-        places = 0
+        places = max(self.nproc_per_node, self.workers + self.spares)
         if cluster is not None:
             places = max(self.nproc_per_node, -(-(self.workers + self.spares) // cluster.max_nodes))
         return Settings(

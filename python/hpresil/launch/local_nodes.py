@@ -5,8 +5,8 @@ state of newcomers are as between machines. Not so the gradients: workers of one
 memory, whichever agent they belong to (`comm.segments`).
 
 An agent that is killed takes its workers with it, like a node that is lost; after `RETURN_S` another one
-comes in its place, as long as one of the others lives. The first agent begins with the coordinator. Whichever
-has it at the end says how the job ended.
+comes in its place, as long as one of the others lives. One that leaves with status 0 was drained, and stays
+away. The first agent begins with the coordinator. Whichever has it at the end says how the job ended.
 """
 
 from __future__ import annotations

@@ -50,6 +50,7 @@ class Picture:
             return False
         self.generation, self.members, self.installed_at = view.generation, tuple(view.members), now
         self.reported = set()
+        self.holders.intersection_update(view.members)
         self._completed = {}
         return True
 

@@ -191,10 +191,11 @@ class SocketDirectory:
         self.agent = self.path / "agent"
         self.coordinator = self.path / "coordinator"
         self.status = self.path / "status"
+        self.control = self.path / "control"
 
     def places(self) -> dict[str, str]:
         """Return what ``agent.json`` says of it."""
-        return {"socket": str(self.status), "sockets": str(self.path)}
+        return {"socket": str(self.status), "control": str(self.control), "sockets": str(self.path)}
 
     def close(self) -> None:
         """Remove it with all its sockets."""

@@ -76,7 +76,8 @@ class Terminal:
     """The thread that writes to the terminal.
 
     Args:
-        quiet: Leave out the agent's lines, which another node's agent shows too; boxes are shown.
+        quiet: Leave out the agent's lines, which another node's agent shows too, except those that concern
+            this node only; boxes are shown.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -88,9 +89,9 @@ class Terminal:
         self._thread = threading.Thread(target=self._run, name="hpresil-terminal", daemon=True)
         self._thread.start()
 
-    def say(self, text: str) -> None:
-        """Write one line of the agent's."""
-        if not self._quiet:
+    def say(self, text: str, *, always: bool = False) -> None:
+        """Write one line of the agent's; ``always``: it concerns this node only."""
+        if always or not self._quiet:
             self._put(text)
 
     def loud(self) -> None:

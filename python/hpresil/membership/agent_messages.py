@@ -91,6 +91,13 @@ class WorkerLost(Message, frozen=True, kw_only=True):
     armed: bool = False
 
 
+class WorkerLeft(Message, frozen=True, kw_only=True):
+    """The process of a worker that had been released has ended, with whatever status."""
+
+    worker: int
+    status: int | None = None
+
+
 class FrameSealed(Message, frozen=True, kw_only=True):
     """The newest sealed frame of ``node``'s agent holds ``version``; -1: it has none any more."""
 
@@ -113,6 +120,22 @@ class DrainRequested(Message, frozen=True, kw_only=True):
     why: str
 
 
+class NodeDrainRequested(Message, frozen=True, kw_only=True):
+    """Somebody at ``node`` wants the workers of node ``target`` to leave; answered by `Answered`."""
+
+    node: str
+    request: int
+    target: str
+
+
+class ResizeRequested(Message, frozen=True, kw_only=True):
+    """Somebody at ``node`` wants the full group to have ``workers`` members; answered by `Answered`."""
+
+    node: str
+    request: int
+    workers: int
+
+
 FromAgent = Union[
     AgentJoined,
     Alive,
@@ -122,9 +145,12 @@ FromAgent = Union[
     Relayed,
     WorkerStarted,
     WorkerLost,
+    WorkerLeft,
     FrameSealed,
     Broken,
     DrainRequested,
+    NodeDrainRequested,
+    ResizeRequested,
 ]
 
 
@@ -168,12 +194,16 @@ class Deliver(Message, frozen=True, kw_only=True):
 
 
 class StartWorker(Message, frozen=True, kw_only=True):
-    """Start a process for the new worker id ``worker``; ``index`` is its place on the node."""
+    """Start a process for the new worker id ``worker``; ``index`` is its place on the node.
+
+    ``restart``: it takes the place of a process that was lost there, and counts as a restart.
+    """
 
     worker: int
     node: str
     index: int
     spare: bool
+    restart: bool = False
 
 
 class FenceWorker(Message, frozen=True, kw_only=True):
@@ -221,6 +251,35 @@ class Rejected(Message, frozen=True, kw_only=True):
     reason: str
 
 
+class Dismissed(Message, frozen=True, kw_only=True):
+    """This node is drained: nothing runs there any more, and its agent leaves with status 0."""
+
+    node: str
+    reason: str
+
+
+class Answered(Message, frozen=True, kw_only=True):
+    """Answer to ``request`` of ``node``. ``done``: it is the last one, else the wish is accepted and
+    under way. ``failed``: nothing will come of it, and ``text`` says why."""
+
+    node: str
+    request: int
+    text: str
+    done: bool = True
+    failed: bool = False
+
+
 ToAgent = Union[
-    Accepted, StateCopy, Heard, Deliver, StartWorker, FenceWorker, Probe, Roster, Rejected, JobEnded
+    Accepted,
+    StateCopy,
+    Heard,
+    Deliver,
+    StartWorker,
+    FenceWorker,
+    Probe,
+    Roster,
+    Rejected,
+    Dismissed,
+    Answered,
+    JobEnded,
 ]

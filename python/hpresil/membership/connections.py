@@ -134,10 +134,10 @@ class Connections:
         pause, self._looked = now() - self._looked, now()
         if pause > PAUSE_S:
             self._heard = {node: heard + pause for node, heard in self._heard.items()}
-        for node, heard in self._heard.items():
-            if now() - heard > SILENCE_S and node in self._agents:
-                self._refusals.turn_away("silent", f"node {node!r} for {now() - heard:.1f} s")
-                self._agents[node].transport.abort()
+        silent = {node: now() - heard for node, heard in self._heard.items() if now() - heard > SILENCE_S}
+        for node, silence_s in silent.items():
+            self._refusals.turn_away("silent", f"node {node!r} for {silence_s:.1f} s")
+            self._hang_up(node, f"it was silent for {silence_s:.1f} s")
 
     async def _serve_here(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._server is None:
@@ -189,7 +189,7 @@ class Connections:
     def _hang_up(self, node: str, why: str) -> None:
         writer = self._agents.pop(node)
         self._heard.pop(node, None)
-        writer.close()
+        writer.transport.abort()
         self._on_gone(node, why)
 
     async def _introduced(

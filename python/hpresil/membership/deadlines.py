@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hpresil.membership import ending, forming, groups, quorum, view
+from hpresil.membership import draining, ending, forming, groups, handover, quorum, view
 from hpresil.membership.state import Ending, Worker
 from hpresil.membership.turn import Turn
 
@@ -20,6 +20,8 @@ def tick(turn: Turn) -> None:
         rule(turn)
     if turn.state.phase not in ("joining", "forming", "stopping", "ended"):
         _late_starters(turn)
+        handover.tick(turn)
+        draining.tick(turn)
 
 
 def _late(turn: Turn, since: float, limit_s: float) -> bool:

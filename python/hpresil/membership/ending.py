@@ -25,7 +25,7 @@ def end(turn: Turn, ending: Ending, saved: str = "") -> None:
         _release(turn, drained=True)
     else:
         for worker in turn.state.workers.values():
-            if worker.connected and worker.phase != "fenced":
+            if worker.connected and worker.phase not in ("fenced", "leaving"):
                 turn.deliver(worker.id, Stop(reason=reason))
     _say(turn, msgspec.structs.replace(ending, reason=reason), saved)
 

@@ -21,34 +21,43 @@ from hpresil.membership.turn import Turn
 def replenish(turn: Turn) -> None:
     """Start processes until there are as many as the job wants, as long as there is room for them.
 
-    What a node has room for costs nothing the first time; after that each process is a restart.
+    What a node has room for costs nothing the first time, or after a process has left; after that each
+    process is a restart. Workers that are to leave with their node do not count.
     """
     state = turn.state
     if state.phase in ("joining", "stopping", "ended") or turn.closing():
         return
     settings = state.settings
-    wanted = settings.workers + settings.spares - state.refused - len(state.exited)
-    while len(turn.state.workers) < wanted:
+    wanted = state.wanted + settings.spares - state.refused - len(state.exited)
+    while _lasting(turn) < wanted:
         forming = turn.state.phase == "forming"
-        seat = forming and len(_seats(turn)) < settings.workers
+        seat = forming and len(_seats(turn)) < state.wanted
         node = nodes.room(turn, spare=not seat)
         if node is None:
             return
-        if node.started >= nodes.places(turn):
+        restart = node.started >= nodes.places(turn)
+        if restart:
             if turn.state.restarts >= settings.max_restarts:
                 return
             turn.set(restarts=turn.state.restarts + 1)
-        _start(turn, node, seat=seat)
+        _start(turn, node, seat=seat, restart=restart)
 
 
-def _start(turn: Turn, node: Node, *, seat: bool) -> None:
+def _lasting(turn: Turn) -> int:
+    """Return how many workers there are that are not about to leave."""
+    workers = turn.state.workers.values()
+    return sum(w.phase != "leaving" and not nodes.is_draining(turn, w.node) for w in workers)
+
+
+def _start(turn: Turn, node: Node, *, seat: bool, restart: bool) -> None:
     taken = {worker.index for worker in turn.state.workers.values() if worker.node == node.name}
     index = next(i for i in range(len(taken) + 1) if i not in taken)
     worker = Worker(id=turn.state.next_worker, index=index, node=node.name, since=turn.now, seat=seat)
     turn.set(next_worker=worker.id + 1)
     turn.put(worker)
     nodes.started(turn, node)
-    turn.actions.append(StartWorker(worker=worker.id, node=node.name, index=index, spare=not seat))
+    start = StartWorker(worker=worker.id, node=node.name, index=index, spare=not seat, restart=restart)
+    turn.actions.append(start)
 
 
 def _seats(turn: Turn) -> list[Worker]:
@@ -186,7 +195,7 @@ def settle(turn: Turn) -> None:
 
 def _fill_seats(turn: Turn) -> None:
     """Give seats that were lost to workers from the reserve, ready ones first."""
-    missing = turn.state.settings.workers - len(_seats(turn))
+    missing = turn.state.wanted - len(_seats(turn))
     reserve = [w for w in turn.state.workers.values() if not w.seat and w.phase != "fenced"]
     reserve.sort(key=lambda worker: (worker.phase not in READY, worker.id))
     for worker in reserve[:missing]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from hpresil.membership import ending, failures, forming, nodes, quorum, view
-from hpresil.membership.agent_messages import WorkerLost
+from hpresil.membership import draining, ending, failures, forming, nodes, quorum, view
+from hpresil.membership.agent_messages import WorkerLeft, WorkerLost
 from hpresil.membership.state import KEPT_LOSSES, Loss, Worker
 from hpresil.membership.turn import Turn
 from hpresil.membership.worker_messages import Message
@@ -23,6 +23,9 @@ def worker_lost(turn: Turn, event: WorkerLost) -> None:
     worker = turn.state.workers.get(event.worker)
     if worker is None:
         return
+    if worker.phase == "leaving":
+        draining.left(turn, worker)
+        return
     _remember(turn, worker, event)
     seats = [None if member == worker.id else member for member in turn.state.members]
     turn.remove(worker.id)
@@ -37,6 +40,15 @@ def worker_lost(turn: Turn, event: WorkerLost) -> None:
             return
         view.seats_lost(turn, seats, f"worker {worker.id} {event.reason}")
     forming.replenish(turn)
+
+
+def worker_left(turn: Turn, event: WorkerLeft) -> None:
+    """Take in that one worker has ended by itself, as it was told or not."""
+    worker = turn.state.workers.get(event.worker)
+    if worker is not None and worker.phase == "leaving":
+        draining.left(turn, worker)
+    elif worker is not None:  # nobody has released it
+        worker_lost(turn, WorkerLost(worker=worker.id, reason="exited", status=event.status))
 
 
 def node_lost(turn: Turn, event: NodeLost) -> None:
@@ -57,7 +69,8 @@ def together(
     seats = [None if member in lost else member for member in members]
     workers = [turn.state.workers[worker] for worker in sorted(lost)]
     for worker in workers:
-        _remember(turn, worker, WorkerLost(worker=worker.id, reason="node lost"))
+        if worker.phase != "leaving":
+            _remember(turn, worker, WorkerLost(worker=worker.id, reason="node lost"))
         turn.remove(worker.id)
     for node in lost_nodes:
         nodes.forget(turn, node)

@@ -8,7 +8,10 @@ modules beside this one; here an event finds its rule, and what follows from the
     forming     processes, the first view, replacements
     view        views, reports, the decision
     waiting     no view is possible now
-    training    spares, growing, the last version
+    training    spares, the last version
+    handover    members that leave without a fault, newcomers that enter
+    wishes      what people ask: drain a node, resize the group
+    draining    nodes that are drained
     decision    reports → decision (used by the workers' model check too)
     transfers   newcomers copying state
     losses      workers and nodes that are gone
@@ -34,10 +37,12 @@ import msgspec
 
 from hpresil.membership import (
     deadlines,
+    draining,
     ending,
     failures,
     forming,
     groups,
+    handover,
     losses,
     messages as m,
     nodes,
@@ -47,6 +52,7 @@ from hpresil.membership import (
     transfers,
     view,
     waiting,
+    wishes,
 )
 from hpresil.membership.losses import NodeLost
 from hpresil.membership.messages import FromAgent, ToAgent
@@ -82,8 +88,11 @@ def step(state: State, event: Event, now: float) -> tuple[State, list[ToAgent]]:
         forming.settle(turn)
         quorum.settle(turn)
         view.conclude(turn)
+        draining.relent(turn)
         waiting.settle(turn)
         training.settle(turn)
+        handover.trim(turn)
+        draining.settle(turn)
     return turn.state, turn.actions
 
 
@@ -159,6 +168,7 @@ _SAID: dict[type[m.Message], Callable[[Turn, int, Any], None]] = {
     m.Report: view.reported,
     m.Committed: _committed,
     m.Finished: _finished,
+    m.HandedOver: handover.handed_over,
     m.SlotFailed: failures.slot_failed,
     m.StateDiscarded: failures.state_discarded,
     m.ServeFailed: transfers.serve_failed,
@@ -177,10 +187,13 @@ _RULES: dict[type[m.Message], Callable[[Turn, Any], None]] = {
     m.Relayed: _relayed,
     m.WorkerStarted: _worker_started,
     m.WorkerLost: losses.worker_lost,
+    m.WorkerLeft: losses.worker_left,
     m.Copied: quorum.copied,
     m.FrameSealed: _frame_sealed,
     m.Broken: _broken,
     m.DrainRequested: _drain_requested,
+    m.NodeDrainRequested: wishes.drain,
+    m.ResizeRequested: wishes.resize,
 }
 
 

@@ -3,6 +3,8 @@
 With one node there is nothing to check. With several, every agent tries to reach every other before it is
 given workers, so that a firewall is found at the start and named, not met in the first recovery. A pair
 that fails at the start of the job ends it; a node that joins later and fails is sent away.
+
+A node is *open* if all others reach it and it is not to be drained: only there are processes started.
 """
 
 from __future__ import annotations
@@ -29,7 +31,11 @@ def joined(turn: Turn, message: AgentJoined) -> None:
         unproven=tuple(others),
         untried=tuple(others),
     )
-    turn.set(nodes={**state.nodes, node.name: node}, joined=state.joined + 1)
+    turn.set(
+        nodes={**state.nodes, node.name: node},
+        joined=state.joined + 1,
+        drained_nodes=tuple(name for name in state.drained_nodes if name != node.name),
+    )
     if others:
         turn.actions.append(Probe(node=node.name, addresses=others))
         for other in others:
@@ -47,8 +53,8 @@ def reached(turn: Turn, message: Reached) -> None:
             _apart(turn, message.node, other, message.failed[other])
             return
     for other in tried:
-        _put(turn, _without(turn.state.nodes[other], unproven=message.node))
-        _put(turn, _without(turn.state.nodes[message.node], untried=other))
+        put(turn, _without(turn.state.nodes[other], unproven=message.node))
+        put(turn, _without(turn.state.nodes[message.node], untried=other))
 
 
 def _apart(turn: Turn, one: str, other: str, error: str) -> None:
@@ -91,9 +97,25 @@ def places(turn: Turn) -> int:
     return settings.places or settings.workers + settings.spares
 
 
+def open_nodes(turn: Turn) -> list[Node]:
+    """Return the nodes on which processes may be started and stay."""
+    return [node for node in _proven(turn) if not node.draining]
+
+
+def is_draining(turn: Turn, name: str) -> bool:
+    """Return whether a node is there and to be drained."""
+    return name in turn.state.nodes and turn.state.nodes[name].draining
+
+
+def members_to_drain(turn: Turn) -> set[int]:
+    """Return the members that are on a node that is to be drained."""
+    state = turn.state
+    return {m for m in state.members if is_draining(turn, state.workers[m].node)}
+
+
 def room(turn: Turn, *, spare: bool) -> Node | None:
     """Return the node that should get the next process: the emptiest; spares stand on distinct nodes."""
-    here: dict[str, list[bool]] = {node.name: [] for node in _proven(turn)}
+    here: dict[str, list[bool]] = {node.name: [] for node in open_nodes(turn)}
     for worker in turn.state.workers.values():
         if worker.node in here:
             here[worker.node].append(worker.seat or worker.phase == "member")
@@ -108,7 +130,12 @@ def room(turn: Turn, *, spare: bool) -> Node | None:
 
 def started(turn: Turn, node: Node) -> None:
     """Count a process that is started there."""
-    _put(turn, msgspec.structs.replace(turn.state.nodes[node.name], started=node.started + 1))
+    put(turn, msgspec.structs.replace(turn.state.nodes[node.name], started=node.started + 1))
+
+
+def ended(turn: Turn, node: Node) -> None:
+    """A process that was not needed any more has ended there: another one is no restart."""
+    put(turn, msgspec.structs.replace(node, started=max(0, node.started - 1)))
 
 
 def _proven(turn: Turn) -> list[Node]:
@@ -123,5 +150,6 @@ def _without(node: Node, *, unproven: str = "", untried: str = "") -> Node:
     )
 
 
-def _put(turn: Turn, node: Node) -> None:
+def put(turn: Turn, node: Node) -> None:
+    """Replace a node."""
     turn.set(nodes={**turn.state.nodes, node.name: node})

@@ -27,8 +27,10 @@ from hpresil.membership.machine import Event, NodeLost, Tick
 from hpresil.membership.messages import (
     Accepted,
     AgentJoined,
+    Answered,
     Broken,
     Deliver,
+    Dismissed,
     FenceWorker,
     FromAgent,
     JobEnded,
@@ -40,6 +42,7 @@ from hpresil.membership.messages import (
     StoreGet,
     StoreSet,
     ToAgent,
+    WorkerLeft,
     WorkerLost,
     WorkerStarted,
 )
@@ -203,7 +206,7 @@ class Server:
         actions = self._ledger.step(event, now)
         state = self.state
         self._rendezvous.advance(state.generation)
-        if isinstance(event, WorkerLost):
+        if isinstance(event, WorkerLost | WorkerLeft):
             self._rendezvous.forget(event.worker)
         if state is not before:
             self._copies.changed(before, state, now)
@@ -219,7 +222,7 @@ class Server:
                 nodes = [self._node_of(action.to)]
             case FenceWorker():
                 nodes = [self._node_of(action.worker)]
-            case StartWorker() | Probe() | Rejected():
+            case StartWorker() | Probe() | Rejected() | Dismissed() | Answered():
                 nodes = [action.node]
             case Roster() | JobEnded():
                 nodes = self._connections.nodes()
@@ -257,7 +260,7 @@ class Server:
         if isinstance(message, AgentJoined):
             self._joined(message)
             return
-        if isinstance(message, Relayed | WorkerStarted | WorkerLost):
+        if isinstance(message, Relayed | WorkerStarted | WorkerLost | WorkerLeft):
             known = self.state.workers.get(message.worker)
             if known is not None and known.node != node:
                 self._refusals.turn_away(

@@ -8,8 +8,9 @@ view is installed, reports are outstanding), "training" (a decision was made), "
 is possible now), "stopping" (somebody saves before the end), "ended".
 
 Phases of a worker: "starting" (has not said `Ready`), "ready" (said so, state as the script built
-it), "standby" (makes its dry step), "spare" (has made it), "member", "fenced" (told to be killed).
-A lost worker is taken out; its id is never used again.
+it), "standby" (makes its dry step), "spare" (has made it, or was a member), "member", "leaving" (released
+before the job's end), "fenced" (told to be killed). A lost worker is taken out, and so is one that has
+left; its id is never used again.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Settings(Value, frozen=True, kw_only=True):
     """What the command line fixes for the job; times in seconds.
 
     Attributes:
-        workers: Members of the full group.
+        workers: Members of the full group, until it is resized.
         host: The node on which the first coordinator lives.
         leased: Whoever holds the lease decides, however few nodes are bound to it (see `quorum`).
         nnodes: How many nodes the first view waits for.
@@ -46,6 +47,7 @@ class Settings(Value, frozen=True, kw_only=True):
         report_timeout_s: How long a member may take to answer a view or to reach the last version.
         group_grace_s: How long to wait for the news of a loss after a group failed for no known reason.
         restore_timeout_s: How long newcomers may take to copy the state.
+        leave_timeout_s: How long a worker that was released may take to end before it is killed.
         save_directory: Where the state goes when the job ends early; empty: nowhere.
         first_generation: The generation before the first view; more than 0 in a resumed job.
         resumed: Workers start from a checkpoint.
@@ -65,6 +67,7 @@ class Settings(Value, frozen=True, kw_only=True):
     report_timeout_s: float = 900.0
     group_grace_s: float = 2.0
     restore_timeout_s: float = 600.0
+    leave_timeout_s: float = 60.0
     save_directory: str = ""
     first_generation: int = 0
     resumed: bool = False
@@ -135,7 +138,8 @@ class Node(Value, frozen=True, kw_only=True):
 
     ``order``: how many joined before it. ``unproven``: the agents whose word is still awaited that they
     reach it; ``untried``: those of which it has not said yet that it reaches them. ``started``: processes
-    started there so far.
+    started there so far, without those that left. ``draining``: its workers are to leave, since
+    ``draining_since``.
     """
 
     name: str
@@ -145,6 +149,19 @@ class Node(Value, frozen=True, kw_only=True):
     unproven: tuple[str, ...] = ()
     untried: tuple[str, ...] = ()
     started: int = 0
+    draining: bool = False
+    draining_since: float = 0.0
+
+
+class Wish(Value, frozen=True, kw_only=True):
+    """A request that was accepted and is to be answered when it is done.
+
+    ``node`` and ``request``: who asked. ``drains``: the node to be drained; else the group is resized.
+    """
+
+    node: str
+    request: int
+    drains: str = ""
 
 
 class Sealed(Value, frozen=True, kw_only=True):
@@ -179,7 +196,14 @@ class State(Value, frozen=True, kw_only=True):
             ``proposal``th change; ``agreed``: the nodes that know of it (see `quorum`).
         nodes: The agents that are connected; ``joined``: how many there were over the whole job.
         sealed: The newest sealed frame of each node that has one.
+        drained: Whether the members leave because they were asked to.
+        drained_nodes: The nodes that were drained and have not joined again since.
+        wanted: Members of the full group, as last asked for.
+        resizing: The group does not have that size yet since that was asked for.
+        wishes: What is to be answered.
         members: The live workers of the current view, by rank.
+        hand_over: The generation whose members were asked to hand over, if that is the current one.
+        handed: The members that have done so; ``handed_since``: when the first one had.
         reports: What they reported for the current generation.
         decision: Made from all of the reports; None before.
         restoring: Members that copy state since the decision.
@@ -205,9 +229,16 @@ class State(Value, frozen=True, kw_only=True):
     agreed: tuple[str, ...] = ()
     nodes: dict[str, Node] = {}
     joined: int = 0
+    drained_nodes: tuple[str, ...] = ()
+    wanted: int = 0
+    resizing: bool = False
+    wishes: tuple[Wish, ...] = ()
     generation: int = 0
     members: tuple[int, ...] = ()
     workers: dict[int, Worker] = {}
+    hand_over: int = 0
+    handed: tuple[int, ...] = ()
+    handed_since: float = 0.0
     reports: dict[int, Report] = {}
     decision: Decision | None = None
     restoring: tuple[int, ...] = ()
@@ -245,6 +276,7 @@ def begin(settings: Settings, now: float) -> State:
         settings=settings,
         since=now,
         host=settings.host,
+        wanted=settings.workers,
         generation=settings.first_generation,
         resumed=settings.resumed,
     )

@@ -1,8 +1,8 @@
-"""While the job trains: who stands by, when the group grows, when everybody is done."""
+"""While the job trains: who stands by, when the group may change, when everybody is done."""
 
 from __future__ import annotations
 
-from hpresil.membership import view
+from hpresil.membership import handover, view
 from hpresil.membership.messages import StandBy
 from hpresil.membership.turn import Turn
 
@@ -16,13 +16,13 @@ def settle(turn: Turn) -> None:
 
 
 def _settle_training(turn: Turn) -> None:
-    """Note that all members hold the state, then end or grow if it is time."""
+    """Note that all members hold the state, then end or change the group if it is time."""
     if not turn.state.trained:
         turn.set(trained=True)
     if turn.state.restore_failures or turn.state.avoid:
         turn.set(restore_failures=0, avoid=())
     if not view.all_finished(turn):
-        _grow(turn)
+        handover.settle(turn)
 
 
 def _stand_by(turn: Turn) -> None:
@@ -31,13 +31,3 @@ def _stand_by(turn: Turn) -> None:
         if worker.phase == "ready":
             turn.update(worker.id, phase="standby", since=turn.now)
             turn.deliver(worker.id, StandBy())
-
-
-def _grow(turn: Turn) -> None:
-    """Take in the workers that have become ready."""
-    state = turn.state
-    if state.draining or turn.closing() or len(state.members) >= state.settings.workers:
-        return
-    choice = view.choose(turn, state.members)
-    if len(choice.members) > len(state.members):
-        view.install(turn, choice.members, choice.reason)

@@ -76,10 +76,13 @@ class Turn:
     def available(self) -> tuple[int, ...]:
         """Return the workers that could become members now, the oldest first.
 
-        Once the first state is installed, only those that have made their dry step.
+        Once the first state is installed, only those that have made their dry step. None on a node that
+        is to be drained.
         """
         phases = ("spare",) if self.state.trained else READY
-        return tuple(sorted(w.id for w in self.state.workers.values() if w.phase in phases))
+        drained = {node.name for node in self.state.nodes.values() if node.draining}
+        workers = self.state.workers.values()
+        return tuple(sorted(w.id for w in workers if w.phase in phases and w.node not in drained))
 
     def rank(self, worker: int) -> int:
         """Return the worker's rank in the current view, -1 if it has none."""

@@ -23,7 +23,9 @@ POLICY = Policy()
 def install(turn: Turn, members: Sequence[int], reason: str) -> None:
     """Install the next generation with ``members`` by rank."""
     generation = turn.state.generation + 1
-    joined = [m for m in members if turn.state.workers[m].phase != "member"]
+    workers = turn.state.workers
+    joined = [m for m in members if workers[m].phase != "member"]
+    released = [m for m in turn.state.members if workers[m].phase == "leaving"]
     for m in joined:
         turn.update(m, phase="member", since=turn.now)
     turn.set(
@@ -37,11 +39,13 @@ def install(turn: Turn, members: Sequence[int], reason: str) -> None:
         restoring=(),
         unseeded=False,
         group_lost="",
+        hand_over=0,
+        handed=(),
     )
     nodes.announce(turn)
     view = View(generation=generation, members=list(members))
     onlookers = [w.id for w in turn.state.workers.values() if w.phase in (*READY, "standby")]
-    for worker in [*members, *onlookers]:
+    for worker in [*members, *onlookers, *released]:
         turn.deliver(worker, view)
     if turn.state.draining:
         for m in joined:
@@ -54,9 +58,10 @@ def choose(turn: Turn, seats: Sequence[int | None]) -> Choice:
     situation = Situation(
         seats=tuple(seats),
         ready=turn.available(),
-        wanted=settings.workers,
+        wanted=turn.state.wanted,
         minimum=settings.min_workers,
         closing=turn.closing(),
+        leaving=frozenset(nodes.members_to_drain(turn)),
     )
     return POLICY.choose(situation)
 

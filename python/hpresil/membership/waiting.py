@@ -34,7 +34,7 @@ def settle(turn: Turn) -> None:
 
 def _enough_can_come(turn: Turn) -> bool:
     state = turn.state
-    coming = [w for w in state.workers.values() if w.phase in COMING or w.phase == "fenced"]
+    coming = [w for w in state.workers.values() if w.phase in (*COMING, "fenced", "leaving")]
     return len(state.members) + len(coming) >= state.settings.min_workers
 
 
@@ -58,4 +58,4 @@ def _seeded(turn: Turn) -> Choice:
     if not fresh or len(candidates) < state.settings.min_workers:
         return Choice((), state.reason)
     order = [fresh[0], *(m for m in candidates if m != fresh[0])]
-    return Choice(tuple(order[: state.settings.workers]), f"worker {fresh[0]} holds version 0")
+    return Choice(tuple(order[: state.wanted]), f"worker {fresh[0]} holds version 0")

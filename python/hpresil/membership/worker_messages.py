@@ -81,6 +81,13 @@ class Finished(Message, frozen=True, kw_only=True):
     drained: bool = False
 
 
+class HandedOver(Message, frozen=True, kw_only=True):
+    """The worker holds ``version`` and starts nothing before a newer view than that of ``generation``."""
+
+    generation: int
+    version: int
+
+
 class SlotFailed(Message, frozen=True, kw_only=True):
     """User code raised before the commit, in ``slot`` (-1: outside of any slot).
 
@@ -192,25 +199,9 @@ class StoreGet(Message, frozen=True, kw_only=True):
 
 
 FromWorker = Union[
-    Hello,
-    Ready,
-    Report,
-    Committed,
-    Finished,
-    SlotFailed,
-    StateDiscarded,
-    Logged,
-    Footprint,
-    Served,
-    ServeFailed,
-    Restored,
-    RestoreFailed,
-    GroupBuilt,
-    GroupLost,
-    Saved,
-    StoreSet,
-    StoreGet,
-]
+    Hello, Ready, Report, Committed, Finished, HandedOver, SlotFailed, StateDiscarded, Logged, Footprint,
+    Served, ServeFailed, Restored, RestoreFailed, GroupBuilt, GroupLost, Saved, StoreSet, StoreGet,
+]  # fmt: skip
 
 
 # --------------------------------------------------------------------------- agent → worker
@@ -267,6 +258,15 @@ class Drain(Message, frozen=True, kw_only=True):
     """Leave after the current step; the wish travels with the next vote."""
 
 
+class HandOver(Message, frozen=True, kw_only=True):
+    """Start nothing after the current step before a newer view than that of ``generation``.
+
+    The wish travels with the next vote, so that all members stop at the same version.
+    """
+
+    generation: int
+
+
 class Save(Message, frozen=True, kw_only=True):
     """Make your current version durable under ``directory`` and answer `Saved`."""
 
@@ -274,7 +274,7 @@ class Save(Message, frozen=True, kw_only=True):
 
 
 class Release(Message, frozen=True, kw_only=True):
-    """Every member has reported the last version: leave the loop."""
+    """Leave the loop: every member has reported the last version, or this worker is not needed any more."""
 
     drained: bool = False
 
@@ -292,4 +292,6 @@ class StoreValues(Message, frozen=True, kw_only=True):
     values: list[bytes]
 
 
-ToWorker = Union[StandBy, View, Decision, Serve, StateReady, Drain, Save, Release, Stop, StoreValues]
+ToWorker = Union[
+    StandBy, View, Decision, Serve, StateReady, Drain, HandOver, Save, Release, Stop, StoreValues
+]

@@ -53,6 +53,7 @@ class Engine:
         )
         self.standby = False
         self.drain = False
+        self.hand_over = 0  # the newest generation that is to end with a step
         self.release: m.Release | None = None
         self.stopped: str | None = None
         self.frame: m.StateReady | None = None
@@ -114,6 +115,8 @@ class Engine:
                     self.frame = message
                 case m.Drain():
                     self.drain = True
+                case m.HandOver():
+                    self.hand_over = message.generation
                 case m.Release():
                     self.release = message
                 case m.Stop():

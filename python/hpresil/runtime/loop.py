@@ -132,6 +132,8 @@ class Loop:
             if state.phase == "arriving":
                 return None
             return "finish" if self._said_finished < state.decided else None
+        if state.handed == state.decided:
+            return None  # all members stop here until a newer view
         self._index = state.version  # now: a newer view may take a state away that is still arriving
         return "step"
 

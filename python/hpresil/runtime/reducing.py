@@ -83,7 +83,14 @@ class Reducer:
         slots, layout = state.slots, self.gradients.layout
         carried = [list(c) for c in state.carried]
         mine = {slot: numbers[slot] for slot in carried[group.rank]}
-        vector = pack(slots, mine, self.gradients.used, self.buffers.changed, self.engine.drain)
+        vector = pack(
+            slots,
+            mine,
+            self.gradients.used,
+            self.buffers.changed,
+            drain=self.engine.drain,
+            hand_over=self.engine.hand_over == group.generation,
+        )
         read: list[StepNumbers] = []
 
         def total_weight(summed: torch.Tensor) -> float:

@@ -46,6 +46,7 @@ class StepNumbers:
     used: list[bool]
     buffers_changed: list[bool]
     drain: bool
+    hand_over: bool
 
     @property
     def total_weight(self) -> float:
@@ -78,10 +79,16 @@ def fold(values: list[float]) -> float:
 
 
 def pack(
-    slots: int, numbers: dict[int, SlotNumbers], used: list[bool], buffers: list[bool], drain: bool
+    slots: int,
+    numbers: dict[int, SlotNumbers],
+    used: list[bool],
+    buffers: list[bool],
+    *,
+    drain: bool,
+    hand_over: bool,
 ) -> torch.Tensor:
     """Return this rank's vector: 1-D float64 on the host, the same length on every rank."""
-    head = [float(drain), *map(float, used), *map(float, buffers)]
+    head = [float(flag) for flag in (drain, hand_over, *used, *buffers)]
     body = [0.0] * (PER_SLOT * slots)
     for slot, n in numbers.items():
         loss = 0.0 if n.loss is None else float(n.loss.item())
@@ -96,14 +103,15 @@ def pack(
 
 def unpack(vector: torch.Tensor, slots: int, parameters: int, buffers: int) -> StepNumbers:
     """Take a summed vector apart."""
-    values = vector.tolist()
-    body = values[1 + parameters + buffers :]
+    drain, hand_over, *values = vector.tolist()
+    body = values[parameters + buffers :]
     return StepNumbers(
         weights=body[0::PER_SLOT],
         losses=body[1::PER_SLOT],
         hashes=[int(h) for h in body[2::PER_SLOT]],
         tokens=int(sum(body[3::PER_SLOT])),
-        used=[v > 0 for v in values[1 : 1 + parameters]],
-        buffers_changed=[v > 0 for v in values[1 + parameters : 1 + parameters + buffers]],
-        drain=values[0] > 0,
+        used=[v > 0 for v in values[:parameters]],
+        buffers_changed=[v > 0 for v in values[parameters : parameters + buffers]],
+        drain=drain > 0,
+        hand_over=hand_over > 0,
     )

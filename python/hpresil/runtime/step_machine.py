@@ -19,7 +19,7 @@ The rules it keeps, checked exhaustively in ``tests/unit/runtime/test_step_model
 4. A holding worker one version behind the target applies its gradient; a holding worker at the target
    drops the reduced gradient, keeps its slots and reduces again.
 5. A worker that has finished its loop still answers views: the last version is one like any other.
-6. A worker whose state is still arriving reports none, and what it has computed is dropped.
+6. A worker with an arriving state reports none and drops what it computed; one that a view leaves out too.
 
 Every function takes a `StepState` and returns a new one; the caller holds a lock around them. `next_action`
 says what the training thread has to do next.
@@ -52,6 +52,7 @@ class StepState:
     source: int | None = None  # where this worker copies its state from
     target: int = -1
     lost: int = 0  # newest generation whose group failed
+    handed: int = 0  # newest generation that was left at the end of a step, for a newer view
     finished: bool = False  # it left the loop, or the decision says that the loop ends here
 
     @property
@@ -126,9 +127,9 @@ def on_view(s: StepState, generation: int, members: tuple[int, ...]) -> Next:
     if generation <= s.installed:
         return s, []
     s = replace(s, installed=generation, members=members)
-    if s.worker not in members or s.phase == "committing":
+    if s.phase == "committing":
         return s, []
-    return _report(s)
+    return _report(s) if s.worker in members else (_without_state(s), [])
 
 
 def on_decision(s: StepState, d: Decision) -> StepState:
@@ -240,7 +241,14 @@ def block_ended(s: StepState) -> Next:
         assigned=frozenset(carried[s.rank]) if s.rank is not None and s.rank < len(carried) else frozenset(),
         carried=carried,
     )
-    return _report(s) if s.installed > s.promised and s.rank is not None else (s, [])
+    if s.rank is None:
+        return _without_state(s), []
+    return _report(s) if s.installed > s.promised else (s, [])
+
+
+def handed_over(s: StepState, generation: int) -> StepState:
+    """All members of ``generation`` stop at the end of this step: the next one needs a newer view."""
+    return replace(s, handed=max(s.handed, generation))
 
 
 def state_installed(s: StepState, generation: int, version: int) -> StepState:

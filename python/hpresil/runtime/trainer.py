@@ -15,7 +15,7 @@ import torch
 from hpresil.base import failpoints, spans
 from hpresil.base.errors import Interrupted, UsageError
 from hpresil.data.source import microbatch, slot_hash
-from hpresil.membership.messages import Committed
+from hpresil.membership.messages import Committed, HandedOver
 from hpresil.runtime import step_machine as sm
 from hpresil.runtime.buffers import Buffers
 from hpresil.runtime.engine import Engine
@@ -209,6 +209,9 @@ class Trainer:
                 tokens=outcome.numbers.tokens,
             )
         )
+        if outcome.numbers.hand_over:
+            engine.change(lambda s: sm.handed_over(s, outcome.generation))
+            engine.send(HandedOver(generation=outcome.generation, version=index + 1))
         engine.change_and_report(sm.block_ended)
         engine.guard.end_change()
         engine.stamp("outside")

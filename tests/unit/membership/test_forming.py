@@ -134,7 +134,7 @@ def test_a_worker_killed_while_starting_is_started_again_once() -> None:
     story = Story(workers=1)
     story.agent_joins()
     story.lost(0)
-    assert story.told == [m.StartWorker(worker=1, node="host", index=0, spare=False)]
+    assert story.told == [m.StartWorker(worker=1, node="host", index=0, spare=False, restart=True)]
     story.lost(1, status=-11)
     assert story.end.status == 128 + 11
     assert "like worker 0" in story.end.reason

@@ -110,7 +110,7 @@ def test_the_source_dying_while_it_serves_starts_over_with_another_source() -> N
 def test_a_spare_that_dies_changes_no_view() -> None:
     story = Story(workers=2, spares=1).begins(version=5)
     story.lost(2)
-    assert story.told == [m.StartWorker(worker=3, node="host", index=2, spare=True)]
+    assert story.told == [m.StartWorker(worker=3, node="host", index=2, spare=True, restart=True)]
     assert story.state.generation == 1
 
 
