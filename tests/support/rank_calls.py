@@ -10,11 +10,12 @@ import time
 import torch
 
 from hpresil.base.errors import PeerLost
-from hpresil.comm import exchange, native_reduction, reduction, segments
+from hpresil.comm import exchange, homes, native_reduction, reduction, segments
 from hpresil.comm.folding import Finishing, Folding
 from hpresil.comm.group import Group
 from hpresil.comm.homes import Homes
 from hpresil.comm.parking import parked
+from hpresil.comm.segments import Neighbours
 from hpresil.comm.small_messages import broadcast_bytes, vote
 from hpresil.comm.sockets import inodes, opened_since
 from hpresil.native import Page
@@ -45,13 +46,30 @@ def contributed(case, carried, readable):
 REDUCTIONS = {"canonical": reduction.reduce, "native": native_reduction.reduce}
 
 
+class Unable(Neighbours):
+    """The kernel allows nothing."""
+
+    def open(self, names):
+        return not names
+
+
 def reduce_case(
-    here, case, carried, rank, generation, chunk_blocks=64, flush=False, node="a", kind="canonical"
+    here,
+    case,
+    carried,
+    rank,
+    generation,
+    chunk_blocks=64,
+    flush=False,
+    node="a",
+    kind="canonical",
+    blind=False,
 ):
     """Runs in a rank's process: one reduction, in a group that is built when its generation is new.
 
     Args:
         node: The node it is to be on; None: in memory that nobody can read.
+        blind: It cannot open what others on its node name.
 
     Returns its answer, and the bytes that arrived and that were read.
     """
@@ -64,6 +82,7 @@ def reduce_case(
     nodes, out = contributed(case, carried[rank], readable), buffers(case, readable)
     before = [digest(flat.numpy()) for own in nodes.values() for flat in own]
     reduction.CHUNK_BLOCKS = chunk_blocks
+    homes._neighbours = Unable() if blind else Neighbours()
     torch.set_flush_denormal(flush)
     try:
         reduced = REDUCTIONS[kind](

@@ -65,6 +65,25 @@ def test_bits_are_those_of_the_tree_for_every_map_of_slots_and_ranks_on_every_no
                 assert not arrived or elsewhere, f"{where}: {arrived} bytes arrived from nowhere"
 
 
+def test_one_rank_that_cannot_read_its_neighbours_makes_its_node_send_and_no_other(pool):
+    pool.need(4)
+    generation = pool.generation()
+    for turn in range(2):  # the second time it is known
+        each = [
+            {
+                "case": CASES[1],
+                "carried": maps(turn, CASES[1].slots, 4),
+                "rank": rank,
+                "generation": generation,
+            }
+            | {"node": "aabb"[rank], "blind": rank == 1}
+            for rank in range(4)
+        ]
+        done = pool.run(reduce_case, each)
+        assert all(same_answer(got, expected(CASES[1])) for got, _, _ in done)
+        assert [read > 0 for _, _, read in done] == [False, False, True, True]
+
+
 EVEN = Case(seed=7, slots=8, blocks=(48, 0), norm_blocks=(48, 0), special=False)
 
 
