@@ -1,7 +1,9 @@
 """The canonical reduction beside gloo's own all-reduce, in the same processes and the same run.
 
-    python bench/micro/reduction.py [--mbytes 48] [--ranks 2,4] [--rounds 15] [--send] [--chunk-blocks N]
+    python bench/micro/reduction.py [--mbytes 48] [--ranks 2,4] [--rounds 15] [--nodes K] [--chunk-blocks N]
         [--window N]
+
+With ``--nodes K`` the ranks are spread over K nodes: they read within one and send between two.
 
 Every rank holds one aligned tree node. Prints the milliseconds of a call on the
 slowest rank (median and least) and the CPU time of all ranks; the two take turns, so that noise of
@@ -23,7 +25,7 @@ def rank_main(rank, size, port, arguments, pipe):
     import torch
     import torch.distributed as dist
 
-    from hpresil.comm import reduction, segments, streaming
+    from hpresil.comm import exchange, reduction, segments
     from hpresil.comm.group import build
     from hpresil.elastic.slots import cover, regular
 
@@ -31,7 +33,8 @@ def rank_main(rank, size, port, arguments, pipe):
     if arguments.chunk_blocks:
         reduction.CHUNK_BLOCKS = arguments.chunk_blocks
     if arguments.window:
-        streaming.WINDOW = arguments.window
+        exchange.WINDOW = arguments.window
+    segments.stand_on(str(rank * min(arguments.nodes, size) // size))
     tcp = dist.TCPStore("127.0.0.1", port, None, is_master=False, timeout=timedelta(seconds=30))
     group = build(
         dist.PrefixStore("ours", tcp),
@@ -47,8 +50,6 @@ def rank_main(rank, size, port, arguments, pipe):
     one = ([torch.float32], [blocks * reduction.BLOCK])
     (flat,), (out,), (copy,) = (segments.allocate(*one) for _ in range(3))
     flat.normal_()
-    if arguments.send:
-        flat, out = flat.clone(), out.clone()
     carried = regular(size, size)
     nodes = {node: [flat] for node in cover(size, carried[rank])}
     stats = torch.zeros(64, dtype=torch.float64)
@@ -126,7 +127,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--chunk-blocks", type=int, default=0)
     parser.add_argument("--window", type=int, default=0)
-    parser.add_argument("--send", action="store_true", help="through sockets, as between nodes")
+    parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
     print(f"{arguments.mbytes:g} MB of fp32 summed over ranks; milliseconds, {arguments.rounds} rounds.\n")

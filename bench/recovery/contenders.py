@@ -41,6 +41,24 @@ def ddp(directory: Path, *, workers: int, steps: int) -> Figures:
     return _healthy(directory, range(WARM_UP_STEPS, steps))
 
 
+WAYS = {
+    "read": ("--nproc-per-node", "{workers}"),
+    "streamed": ("--local-nodes", "2", "--nproc-per-node", "{half}", "--workers", "{workers}"),
+    "native": ("--nproc-per-node", "{workers}", "--reduction", "native"),
+}
+"""How gradients travel: flags of `hpresil run`. With two local nodes memory is read within each of them."""
+
+
+def undisturbed(directory: Path, *, workers: int, steps: int, way: str) -> Figures:
+    """Run hpresil without a fault, gradients travelling in one of the `WAYS`."""
+    directory.mkdir(parents=True)
+    flags = [flag.format(workers=workers, half=-(-workers // 2)) for flag in WAYS[way]]
+    command = [sys.executable, "-m", "hpresil.cli.main", "run", "--run-dir", str(directory / "run"), *flags]
+    command += ["--slots", str(workers), str(HERE / "train_hpresil.py")]
+    _run([*command, "--out", str(directory), "--steps", str(steps)], directory, {})
+    return _healthy(directory, range(WARM_UP_STEPS, steps))
+
+
 def hpresil(
     directory: Path, *, workers: int, steps: int, kill_step: int, kill_at: str, resident_gib: float
 ) -> Figures:

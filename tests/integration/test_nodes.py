@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import job
+from hpresil.telemetry import trace
 from launched import Launched
 
 SCRIPT = "train_small.py"
@@ -42,11 +43,28 @@ def node_of(launched: Launched, worker: int) -> str:
     return found.get("node", "node0")
 
 
+def moved_bytes(run_dir: Path, worker: int) -> tuple[list[int], list[int]]:
+    """Return by step the bytes of gradients that came to a worker from other nodes, and those it read."""
+    (spans,) = [trace.spans for trace in trace.read_all(run_dir) if trace.worker == worker]
+    return tuple([span.value for span in spans if span.name == name] for name in ("fold", "collect"))
+
+
 def test_two_nodes_give_the_record_of_one_worker(undisturbed: list[Any], tmp_path: Path) -> None:
     with started(tmp_path, "--workers", "3") as launched:
         assert launched.ended(60) == 0, launched.story()
-        assert sorted(node_of(launched, worker) for worker in range(3)) == ["node0", "node0", "node1"]
+        nodes = [node_of(launched, worker) for worker in range(3)]
+        assert sorted(nodes) == ["node0", "node0", "node1"]
     assert lines(tmp_path / "record.jsonl") == undisturbed
+    moved = [moved_bytes(tmp_path / "run", worker) for worker in range(3)]
+    for node in set(nodes):
+        arrived = [moved[worker][0] for worker in range(3) if nodes[worker] == node]
+        assert [len(one) for one in arrived] == [STEPS] * len(arrived)
+        assert all(map(sum, zip(*arrived, strict=True))), (
+            f"no gradient came to {node} in some step: {arrived}"
+        )
+    for worker, (_, read) in enumerate(moved):  # the only worker of a node has nobody there to read from
+        assert len(read) == (STEPS if nodes.count(nodes[worker]) > 1 else 0)
+        assert all(read), f"worker {worker} read nothing in the memory of its node: {read}"
 
 
 def test_a_lost_node_shrinks_the_group_and_its_return_lets_it_grow(

@@ -4,15 +4,19 @@ The first argument of each is the process's `Here`; arguments and results travel
 """
 
 import os
+import signal
 import time
 
 import torch
 
 from hpresil.base.errors import PeerLost
-from hpresil.comm import reduction, segments
-from hpresil.comm.exchange import broadcast_bytes, vote
-from hpresil.comm.group import parked
-from hpresil.comm.reduction import reduce
+from hpresil.comm import exchange, homes, native_reduction, reduction, segments
+from hpresil.comm.folding import Finishing, Folding
+from hpresil.comm.group import Group
+from hpresil.comm.homes import Homes
+from hpresil.comm.parking import parked
+from hpresil.comm.segments import Neighbours
+from hpresil.comm.small_messages import broadcast_bytes, vote
 from hpresil.comm.sockets import inodes, opened_since
 from hpresil.native import Page
 from reduction_case import BLOCK, digest, tensors
@@ -39,24 +43,49 @@ def contributed(case, carried, readable):
     return nodes
 
 
-def reduce_case(here, case, carried, rank, generation, chunk_blocks=None, flush=False, readable=False):
+REDUCTIONS = {"canonical": reduction.reduce, "native": native_reduction.reduce}
+
+
+class Unable(Neighbours):
+    """The kernel allows nothing."""
+
+    def open(self, names):
+        return not names
+
+
+def reduce_case(
+    here,
+    case,
+    carried,
+    rank,
+    generation,
+    chunk_blocks=64,
+    flush=False,
+    node="a",
+    kind="canonical",
+    blind=False,
+):
     """Runs in a rank's process: one reduction, in a group that is built when its generation is new.
 
-    Returns its answer and whether it was sent through sockets.
+    Args:
+        node: The node it is to be on; None: in memory that nobody can read.
+        blind: It cannot open what others on its node name.
+
+    Returns its answer, and the bytes that arrived and that were read.
     """
+    segments.stand_on(node or "a")
+    readable = node is not None
     if here.group is None or here.group.generation != generation:
         if here.group is not None:
             assert here.group.close(2.0)
         here.build(generation, rank, len(carried))
     nodes, out = contributed(case, carried[rank], readable), buffers(case, readable)
     before = [digest(flat.numpy()) for own in nodes.values() for flat in own]
-    sent = []
-    streaming = reduction.Streaming
-    reduction.Streaming = lambda *arguments: sent.append(True) or streaming(*arguments)
-    reduction.CHUNK_BLOCKS = chunk_blocks or 64
+    reduction.CHUNK_BLOCKS = chunk_blocks
+    homes._neighbours = Unable() if blind else Neighbours()
     torch.set_flush_denormal(flush)
     try:
-        reduced = reduce(
+        reduced = REDUCTIONS[kind](
             here.group,
             nodes=nodes,
             out=out,
@@ -69,11 +98,10 @@ def reduce_case(here, case, carried, rank, generation, chunk_blocks=None, flush=
         still = float("2.2250738585072014e-308") * 0.5 == 0.0
     finally:
         torch.set_flush_denormal(False)
-        reduction.Streaming = streaming
     assert still == flush, "the thread's flush-denormal mode changed"
     assert before == [digest(flat.numpy()) for own in nodes.values() for flat in own], "a node was written"
     answer = [digest(flat.numpy()) for flat in out], reduced.square_sum.hex(), reduced.stats.tolist()
-    return answer, bool(sent)
+    return answer, reduced.arrived_bytes, reduced.read_bytes
 
 
 def vote_here(here, rank, size, generation, wishes):
@@ -104,18 +132,15 @@ def build_here(here, rank, size, generation, page=False):
     return time.monotonic() - began
 
 
-def reduce_here(here, case, carried):
+def reduce_here(here, case, carried, node=None, kind="canonical"):
     """One reduction; returns its answer, or how it failed and at what monotonic time."""
     rank = here.group.rank
-    out = [
-        torch.zeros(case.blocks[0] * BLOCK),
-        torch.zeros(case.blocks[1] * BLOCK, dtype=torch.float64),
-    ]
+    segments.stand_on(node or "a")
+    nodes, out = contributed(case, carried[rank], node is not None), buffers(case, node is not None)
     stats = torch.from_numpy(case.stats(rank, len(carried)))
-    nodes = tensors(case, carried[rank])
     here.tell("entered")
     try:
-        reduced = reduce(
+        reduced = REDUCTIONS[kind](
             here.group,
             nodes=nodes,
             out=out,
@@ -130,6 +155,47 @@ def reduce_here(here, case, carried):
         here.kept["lost_out"], here.kept["copies"] = out, [flat.clone() for flat in out]
         return "lost", ended, str(error), (error.rank, error.generation)
     return [digest(flat.numpy()) for flat in out], reduced.square_sum.hex(), reduced.stats.tolist()
+
+
+PHASES = {
+    "statistics": (reduction, "sum_stats"),
+    "statistics, native": (native_reduction, "sum_stats"),
+    "agreement": (Homes, "agree"),
+    "supply": (Folding, "part"),
+    "fold": (Folding, "fold"),
+    "meet": (exchange, "meet"),
+    "collect": (exchange, "copy"),
+    "all-reduce": (Group, "all_reduce"),
+    "norm": (Finishing, "finish"),
+}
+"""What a rank calls when it enters a phase of a reduction."""
+
+
+def stop_in(here, phase, after):
+    """From now on this process stops as it enters ``phase`` for the ``after``-th time."""
+    where, name = PHASES[phase]
+    original, calls = getattr(where, name), []
+
+    def stopping(*arguments, **more):
+        calls.append(None)
+        if len(calls) == after:
+            setattr(where, name, original)
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return original(*arguments, **more)
+
+    setattr(where, name, stopping)
+
+
+def step_here(here, case, carried, node, kind):
+    """One reduction and its vote; returns its answer, or how and when one of the two failed."""
+    answer = reduce_here(here, case, carried, node=node, kind=kind)
+    if answer[0] == "lost":
+        return answer
+    try:
+        vote(here.group)
+    except PeerLost as error:
+        return "lost", time.monotonic(), str(error), (error.rank, error.generation)
+    return answer
 
 
 def close_here(here):

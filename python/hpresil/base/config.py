@@ -4,7 +4,7 @@ A value may come from ``Config(...)`` in the script, a TOML file (named by ``HPR
 ``HPRESIL_*`` variable or a flag of ``hpresil run``; a later one in this list wins. The launcher turns its
 flags into variables for its workers, so that a worker sees the same four sources as the agent.
 
-The first four settings are the job's **identity**: they fix the bits and the data order, their defaults
+The first five settings are the job's **identity**: they fix the bits and the data order, their defaults
 are constants (never taken from the machine or the number of workers), and a resume with others is refused.
 
 Nothing is guessed: an unknown key or variable is refused with the nearest known name, because a setting
@@ -24,7 +24,7 @@ from typing import Any
 from hpresil.base.errors import ConfigError
 
 PREFIX = "HPRESIL_"
-IDENTITY = ("slots", "microbatches", "microbatch_size", "seed")
+IDENTITY = ("slots", "microbatches", "microbatch_size", "seed", "reduction")
 """The settings that fix the bits and the data order."""
 
 OF_THE_AGENT = (
@@ -55,6 +55,7 @@ INTERNAL = frozenset(
         "RUN_DIR",
         "LOG_DIR",
         "RESUME",
+        "NODE",
         "NODE_ADDR",
         "SECRET_FILE",  # the job's secret, on several nodes
         "LOCAL_NODE",  # what --local-nodes tells its agents
@@ -62,12 +63,16 @@ INTERNAL = frozenset(
 )
 """Variables with our prefix that are not settings."""
 
-Value = int | float
+Value = int | float | str
 
 
 def _setting(default: Value, unit: str, lowest: float, highest: float, text: str) -> Any:
     meta = {"unit": unit, "lowest": lowest, "highest": highest, "text": text}
     return dataclasses.field(default=default, metadata=meta)
+
+
+def _choice(default: str, choices: tuple[str, ...], text: str) -> Any:
+    return dataclasses.field(default=default, metadata={"unit": "", "choices": choices, "text": text})
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,12 @@ class Config:
     microbatches: int = _setting(1, "microbatches", 1, 65536, "Forward and backward passes of one slot.")
     microbatch_size: int = _setting(8, "samples", 1, 1 << 24, "Samples of one forward and backward pass.")
     seed: int = _setting(0, "", 0, (1 << 64) - 1, "Seed of the data order and of every random number.")
+    reduction: str = _choice(
+        "canonical",
+        ("canonical", "native"),
+        "How gradients are summed: canonical gives the same bits at every number of workers, native is the "
+        "backend's all-reduce.",
+    )
     hang_timeout_min_s: float = _setting(
         3.0, "s", 0.1, 86400, "A worker inside a step is never called hung before this time."
     )
@@ -229,6 +240,10 @@ def _checked(field: dataclasses.Field[Any], value: object, source: str) -> Value
         value = float(value)
     if type(value) is not kind:
         raise _wrong(field, value, source)
+    if isinstance(value, str):
+        if value not in field.metadata["choices"]:
+            raise _wrong(field, value, source)
+        return value
     assert isinstance(value, (int, float))
     if not field.metadata["lowest"] <= value <= field.metadata["highest"]:  # false for NaN as well
         raise _wrong(field, value, source)
@@ -239,6 +254,8 @@ def allowed(name: str) -> str:
     """Return in words what setting ``name`` may be."""
     field = FIELDS[name]
     meta = field.metadata
+    if "choices" in meta:
+        return " or ".join(meta["choices"])
     kind = "an integer" if isinstance(field.default, int) else "a number"
     unit = f" {meta['unit']}" if meta["unit"] else ""
     return f"{kind} from {_plain(meta['lowest'])} to {_plain(meta['highest'])}{unit}"

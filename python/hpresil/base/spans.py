@@ -38,6 +38,8 @@ NAMES = {
     "data": "the batch of a microbatch is fetched",
     "wait": "waits for the other members, for a decision, or for a copy that is being read",
     "reduce": "the gradient is exchanged and summed",
+    "fold": "parts of it are added up as they come; value: bytes that came from other nodes",
+    "collect": "the rest is read in the memory of this node's workers; value: all bytes read there",
     "vote": "the members tell each other that the gradient is complete",
     "apply": "clipping and optimizers",
     "commit": "the committed step is reported",

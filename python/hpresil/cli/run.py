@@ -197,7 +197,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         group.add_argument(
             *_both(settings.flag(name)),
             dest=f"setting_{name}",
-            metavar=type(field.default).__name__.upper(),
+            metavar="|".join(field.metadata.get("choices", (type(field.default).__name__.upper(),))),
             help=f"{field.metadata['text']} ({field.default})",
         )
 

@@ -1,93 +1,200 @@
-"""Small exchanges between all ranks: point to point, so that each wait has a deadline of its own.
+"""How gradients travel: read where a rank can read them, through the group's connections between homes.
 
-Gloo's collectives run in threads of its own, with the timeout of the group's construction, and
-keep writing to their buffers after the caller has given up; sends and receives do neither.
+One reduction on one rank (`schedule` says who does what, `homes` who can read whom):
 
-Tags pair sends with receives between two ranks. Those of a reduction's parts count from 0; the
-small exchanges have fixed ones above, because the order of calls pairs what has the same tag.
+1. **Supply.** For each owner elsewhere whose partner we are, add up what our home has of the owner's chunk
+   and send it; what one rank of the home has alone is sent from where it lies.
+2. **Fold.** For each chunk we own, take in what other homes contribute, add it in tree order to what we read
+   in our home, and send the result to our partner in each other home.
+3. **Meet.** Once our result holds what we own and what we took in for others, say so to our home.
+4. **Collect.** Copy the rest out of the results of our home's other ranks.
+
+Chunk k is folded while chunk k + 1 travels. Nobody waits in a circle: what a rank does at place k of its
+lists needs of others only what they do at smaller places. Everything that is waited for is point to point,
+so a deadline or an interruption ends each wait, and nothing writes to a buffer after `release`.
+
+Why nobody reads what its owner is changing: a node changes when its owner computes further slots, a
+result when it reduces again or applies. Within a generation that takes the vote of everybody, which a
+reader gives last. After an interruption it takes the next generation's decision, and so the report of
+every reader; a reader that has reported can no longer hold a gradient of the old generation. What it reads
+then may be torn, and is dropped.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import torch
 
+from hpresil.base import spans
 from hpresil.base.deadline import Deadline
-from hpresil.comm.arithmetic import BLOCK
-from hpresil.comm.folding import Folding
+from hpresil.comm import staging
+from hpresil.comm.arithmetic import BLOCK, copy, vector
+from hpresil.comm.folding import Finishing, Folding
 from hpresil.comm.group import Group
-from hpresil.comm.schedule import owned
+from hpresil.comm.homes import Homes
+from hpresil.comm.schedule import Chunk, Schedule
+from hpresil.comm.small_messages import FOLDED, meet, start_squares
+from hpresil.elastic.slots import Node
 
-SMALL_TAGS = 1 << 30
-STATS, SQUARES, VOTE, BYTES, READABLE, FOLDED = range(SMALL_TAGS, SMALL_TAGS + 6)
+WINDOW = 3  # chunks that may be on their way to one owner
 
 
-def vote(group: Group, wishes: int = 0) -> int:
-    """Return once every rank has called it: the bitwise or of all ``wishes`` (63 bits).
+class Exchange:
+    """One reduction on one rank: `run`, then `release`.
 
-    Raises:
-        PeerLost: Somebody did not vote.
+    Attributes:
+        arrived_bytes: What came from other homes.
+        read_bytes: What was read in the memory of our home's other ranks.
     """
-    ballot = torch.tensor([wishes], dtype=torch.int64)
-    everyone = gather(group, ballot, VOTE, Deadline(group.operation_timeout_s, "the vote"))
-    result = 0
-    for row in everyone[:, 0].tolist():
-        result |= row
-    return result
 
+    def __init__(
+        self, group: Group, plan: Schedule, homes: Homes, out: list[torch.Tensor], finishing: Finishing
+    ) -> None:
+        self._group, self._plan, self._homes, self._out = group, plan, homes, out
+        self._way = plan.ways[group.rank]
+        self._own = plan.chunks[group.rank]
+        self._finishing = finishing
+        self._folding = Folding(plan, group.rank, homes.nodes, out, finishing)
+        self._foreign = len(self._way.visible) - homes.own_nodes
+        self._works: list[Any] = []
+        self._results: list[Any] = []
+        self._arriving: deque[tuple[Chunk, dict[Node, torch.Tensor], list[Any]]] = deque()
+        self._leaving: deque[tuple[list[torch.Tensor], list[Any]]] = deque()
+        self._buffers: list[torch.Tensor] = []
+        self._free: dict[torch.dtype, list[torch.Tensor]] = {}
+        self.arrived_bytes = self.read_bytes = 0
 
-def gather(group: Group, values: torch.Tensor, tag: int, deadline: Deadline) -> torch.Tensor:
-    """Return the ``values`` (1-D, small, equal shapes) of all ranks as rows, in rank order."""
-    rows, works = start_gather(group, values, tag)
-    group.finish(works, deadline)
-    return rows
+    def run(self, deadline: Deadline) -> None:
+        """Do all of it; `release` must follow, however this ends."""
+        with spans.span("fold") as timed:
+            self._add_up(deadline)
+            timed.value = self.arrived_bytes
+        if self._way.mates:
+            with spans.span("collect") as timed:
+                meet(self._group, self._way.mates, FOLDED, deadline)
+                for mate in self._way.mates:
+                    self._collect(mate, deadline)
+                timed.value = self.read_bytes
+        self._group.finish(self._works, deadline)
 
+    def release(self) -> None:
+        """Give the buffers back; first destroy the works that could still use them."""
+        self._works.clear()
+        self._results.clear()
+        for _, _, works in self._arriving:
+            works.clear()
+        for _, works in self._leaving:
+            works.clear()
+        self._arriving.clear()
+        self._leaving.clear()
+        for buffer in self._buffers if not self._group.left_behind else ():
+            staging.give(buffer)
+        self._buffers.clear()
 
-def start_gather(group: Group, values: torch.Tensor, tag: int) -> tuple[torch.Tensor, list[Any]]:
-    """Start a `gather`; the rows are complete once the works have been waited for."""
-    rows = torch.empty((group.size, values.numel()), dtype=values.dtype)
-    rows[group.rank] = values
-    works = [group.receive(rows[peer], peer, tag) for peer in others(group)]
-    works += [group.send(rows[group.rank], peer, tag) for peer in others(group)]
-    return rows, works
+    def _add_up(self, deadline: Deadline) -> None:
+        for chunk in self._own[:WINDOW]:
+            self._expect(chunk)
+        self._expect_results()
+        for place in range(WINDOW):
+            self._supply(place, deadline)
+        lists = [self._own, *(self._plan.chunks[owner] for owner in self._way.served)]
+        for place in range(max(map(len, lists))):
+            for chunk in self._own[place : place + 1]:
+                self._fold(chunk, deadline)
+            for chunk in self._own[place + WINDOW : place + WINDOW + 1]:
+                self._expect(chunk)
+            self._supply(place + WINDOW, deadline)
+        self._works += start_squares(self._group, self._finishing, self._out)
+        self._group.finish(self._results, deadline)
 
+    def _expect(self, chunk: Chunk) -> None:
+        """Start to receive what other homes contribute to a chunk of ours."""
+        parts: dict[Node, torch.Tensor] = {}
+        works: list[Any] = []
+        self._arriving.append((chunk, parts, works))  # first, so that `release` knows every work
+        for peer, node in self._way.arriving:
+            parts[node] = self._buffer(chunk)
+            place = parts[node][: chunk.blocks * BLOCK]
+            works.append(self._group.receive(place, peer, self._plan.part_tag(chunk, node)))
+            self.arrived_bytes += place.nbytes
 
-def start_squares(group: Group, folding: Folding, out: list[torch.Tensor]) -> list[Any]:
-    """Start to exchange the sums of squares of what each rank owns of ``out``; they land in block order.
+    def _expect_results(self) -> None:
+        """Start to receive the chunks of the owners we are the partner of where they belong."""
+        for owner in self._way.served:
+            for chunk in self._plan.chunks[owner]:
+                part = self._place(chunk)
+                self._results.append(self._group.receive(part, owner, self._plan.result_tag(chunk)))
+                self.arrived_bytes += part.nbytes
 
-    What arrives from a peer was sent after the peer had folded all that it owns.
-    """
-    squares, works = torch.from_numpy(folding.squares), []
-    for flat, like in enumerate(out):
-        shares = [owned(like.numel() // BLOCK, rank, group.size) for rank in range(group.size)]
-        places = [squares[folding.places(flat, *share)] for share in shares]
-        for peer in others(group):
-            if len(places[peer]):
-                works.append(group.receive(places[peer], peer, SQUARES))
-            if len(places[group.rank]):
-                works.append(group.send(places[group.rank], peer, SQUARES))
-    return works
+    def _supply(self, place: int, deadline: Deadline) -> None:
+        """Start to send what our home contributes to the chunks at this place of the owners we serve."""
+        if len(self._leaving) == WINDOW:
+            buffers, works = self._leaving.popleft()
+            self._group.finish(works, deadline)
+            for buffer in buffers:
+                self._free.setdefault(buffer.dtype, []).append(buffer)
+        buffers, works = [], []
+        self._leaving.append((buffers, works))  # first, so that `release` knows every work
+        for owner in self._way.served:
+            for chunk in self._plan.chunks[owner][place : place + 1]:
+                self._check(deadline)
+                for node in self._way.contributed:
+                    self._send_part(chunk, node, owner, buffers, works)
+                self.read_bytes += self._foreign * self._place(chunk).nbytes
 
+    def _send_part(
+        self, chunk: Chunk, node: Node, owner: int, buffers: list[torch.Tensor], works: list[Any]
+    ) -> None:
+        tag = self._plan.part_tag(chunk, node)
+        if node in self._homes.nodes:
+            whole = self._homes.nodes[node][chunk.flat]
+            self._works.append(self._group.send(whole[chunk.elements], owner, tag))
+            return
+        buffers.append(self._buffer(chunk))
+        part = buffers[-1][: chunk.blocks * BLOCK]
+        self._folding.part(chunk, node, part)
+        works.append(self._group.send(part, owner, tag))
 
-def broadcast_bytes(group: Group, values: torch.Tensor, root: int) -> None:
-    """Copy the bytes of ``values`` (uint8, 1-D, contiguous, equal sizes) from ``root`` to every rank.
+    def _fold(self, chunk: Chunk, deadline: Deadline) -> None:
+        """Wait for what other homes contribute to a chunk of ours, fold it, send the result to each home."""
+        self._check(deadline)
+        arrived, parts, works = self._arriving[0]
+        assert arrived == chunk
+        self._group.finish(works, deadline)
+        self._arriving.popleft()
+        self._folding.fold(chunk, parts)
+        for buffer in parts.values():
+            self._free.setdefault(buffer.dtype, []).append(buffer)
+        part = self._place(chunk)
+        self.read_bytes += self._foreign * part.nbytes
+        for peer in self._way.partners:
+            self._works.append(self._group.send(part, peer, self._plan.result_tag(chunk)))
 
-    Raises:
-        PeerLost: A peer died or hung, or the group was interrupted; the contents are then undefined.
-    """
-    if values.dtype != torch.uint8 or values.dim() != 1 or not values.is_contiguous():
-        raise ValueError(f"bytes are 1-D contiguous uint8, got {values.dtype} of shape {tuple(values.shape)}")
-    deadline = Deadline(group.operation_timeout_s, f"broadcast of {values.numel()} bytes from rank {root}")
-    if group.size == 1 or values.numel() == 0:
-        return
-    if group.rank == root:
-        works = [group.send(values, peer, BYTES) for peer in others(group)]
-    else:
-        works = [group.receive(values, root, BYTES)]
-    group.finish(works, deadline)
+    def _collect(self, mate: int, deadline: Deadline) -> None:
+        """Copy what a mate owns, or took in for its home, out of its result."""
+        theirs = self._homes.results[mate]
+        for owner in (mate, *self._plan.ways[mate].served):
+            for chunk in self._plan.chunks[owner]:
+                self._check(deadline)
+                part = self._place(chunk)
+                copy(vector(part), vector(theirs[chunk.flat][chunk.elements]))
+                self.read_bytes += part.nbytes
 
+    def _place(self, chunk: Chunk) -> torch.Tensor:
+        return self._out[chunk.flat][chunk.elements]
 
-def others(group: Group) -> list[int]:
-    """Return the peers, each rank beginning with the one after itself."""
-    return [(group.rank + i) % group.size for i in range(1, group.size)]
+    def _check(self, deadline: Deadline) -> None:
+        """Where nothing waits for a peer, a lost one has to be looked for."""
+        if self._group.interrupted:
+            raise self._group.lost(deadline.what, RuntimeError("the group is closed"))
+
+    def _buffer(self, chunk: Chunk) -> torch.Tensor:
+        like = self._out[chunk.flat]
+        free = self._free.get(like.dtype)
+        if free:
+            return free.pop()
+        buffer = staging.take(self._plan.chunk_blocks * BLOCK, like.dtype, like.device)
+        self._buffers.append(buffer)
+        return buffer

@@ -5,11 +5,10 @@ construction and the deletion of a group. The design: the group listens on one a
 the sockets of its own connections; shutting these down makes every pending operation fail within
 about 10 ms (`Group.interrupt`, or a native thread through the liveness page, which needs no GIL).
 
-Construction and deletion run in threads of their own. What does not end by its deadline is
-*parked*: it ends by gloo's own timeout and `parked()` lists it until then. Three things can hold
-a construction up, and `Builder.interrupt` ends each of them: a key that is not published (the
-store is ended), a connection that stalls (it is shut down), and a peer that was to connect to us
-and never does. For the last, we connect to our own listener in its place: gloo accepts whoever
+Construction and deletion run in threads of their own; what does not end by its deadline is *parked*.
+Three things can hold a construction up, and `Builder.interrupt` ends each of them: a key that is not
+published (the store is ended), a connection that stalls (it is shut down), and a peer that was to connect
+to us and never does. For the last, we connect to our own listener in its place: gloo accepts whoever
 names a pair's number, 8 bytes, and finds the connection closed. Should another version of gloo
 number its pairs otherwise, such a construction is parked.
 
@@ -25,6 +24,7 @@ import torch
 
 from hpresil.base.deadline import Deadline, now
 from hpresil.base.errors import NativeError, PeerLost
+from hpresil.comm.parking import park
 from hpresil.comm.rendezvous import Connections, Rendezvous
 from hpresil.comm.waiting import Waiter
 
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
 GIVE_UP_S = 0.2  # how long an interrupted construction may take before it is parked
 OPERATION_TIMEOUT_S = 1800.0
-
-_parked: list[tuple[threading.Thread, str, object]] = []
-_parked_lock = threading.Lock()
 
 
 class InterruptPage(Protocol):
@@ -48,18 +45,6 @@ class InterruptPage(Protocol):
         """Forget the descriptors."""
 
 
-def parked() -> list[str]:
-    """Return what was given up and has not ended yet, in words."""
-    with _parked_lock:
-        _parked[:] = [parked for parked in _parked if parked[0].is_alive()]
-        return [what for _, what, _ in _parked]
-
-
-def _park(thread: threading.Thread, what: str, keeps: object = None) -> None:
-    with _parked_lock:
-        _parked.append((thread, what, keeps))
-
-
 class Group:
     """The members of one generation. Operations are called from one thread at a time.
 
@@ -68,8 +53,9 @@ class Group:
 
     Attributes:
         interrupted: Every pending and future operation fails.
-        readable: Segments of ranks that all members have found readable.
-        sends: Some member could not read a segment, so gradients are sent.
+        still_writes: A collective was given up before its threads had ended.
+        readable: Segments that everybody in their owner's home has found readable, by owner (`homes`).
+        alone: Ranks whose memory is not read in this group.
     """
 
     def __init__(
@@ -85,10 +71,10 @@ class Group:
     ) -> None:
         self.generation, self.rank, self.size = generation, rank, size
         self.operation_timeout_s = operation_timeout_s
-        self.interrupted = False
+        self.interrupted = self.still_writes = False
         self._waiter = Waiter(f"hpresil-wait-{generation}")
         self.readable: set[tuple[int, tuple[int, ...]]] = set()
-        self.sends = False
+        self.alone: set[int] = set()
         self._backend, self._connections, self._page = backend, connections, page
         if page is not None and connections is not None:
             try:
@@ -100,11 +86,18 @@ class Group:
 
     def send(self, tensor: torch.Tensor, to: int, tag: int) -> Any:
         """Start sending a contiguous tensor; it must not change before the work was waited for."""
-        return self._start("send", tensor, to, tag)
+        return self._start("send", f"with rank {to}", [tensor], to, tag)
 
     def receive(self, tensor: torch.Tensor, source: int, tag: int) -> Any:
         """Start receiving into a contiguous tensor of the sender's size."""
-        return self._start("recv", tensor, source, tag)
+        return self._start("recv", f"with rank {source}", [tensor], source, tag)
+
+    def all_reduce(self, tensor: torch.Tensor) -> Any:
+        """Start the backend's own sum over all ranks, in place; all ranks call it in the same order.
+
+        Its threads may go on writing to ``tensor`` after a failed wait: until the work says it is completed.
+        """
+        return self._start("allreduce", "of all ranks", [tensor])
 
     def finish(self, works: list[Any], deadline: Deadline) -> None:
         """Wait for all ``works`` without the GIL and destroy them, also those after a failed one.
@@ -123,7 +116,7 @@ class Group:
     @property
     def left_behind(self) -> bool:
         """Whether operations were given up whose buffers may still be written to: use those never again."""
-        return self._waiter.left_behind
+        return self._waiter.left_behind or self.still_writes
 
     def lost(self, what: str, error: Exception) -> PeerLost:
         """Give the group up, so that peers learn of it, and return the error to raise."""
@@ -157,23 +150,23 @@ class Group:
         self._waiter.end()
         waiting = self._waiter.thread
         if waiting is not None and self._waiter.left_behind:
-            _park(waiting, f"a lost operation of generation {self.generation}", holder)
+            park(waiting, f"a lost operation of generation {self.generation}", holder)
             return False
         thread = threading.Thread(target=holder.clear, daemon=True, name=f"hpresil-close-{self.generation}")
         thread.start()
         thread.join(deadline_s)
         if thread.is_alive():
-            _park(thread, f"deletion of the group of generation {self.generation}")
+            park(thread, f"deletion of the group of generation {self.generation}")
         return not thread.is_alive()
 
-    def _start(self, operation: str, tensor: torch.Tensor, peer: int, tag: int) -> Any:
+    def _start(self, operation: str, whose: str, *arguments: Any) -> Any:
         backend = self._backend  # `close` may drop it meanwhile
         if self.interrupted or backend is None:
-            raise self.lost(f"{operation} with rank {peer} was refused", RuntimeError("the group is closed"))
+            raise self.lost(f"{operation} {whose} was refused", RuntimeError("the group is closed"))
         try:
-            return getattr(backend, operation)([tensor], peer, tag)
+            return getattr(backend, operation)(*arguments)
         except RuntimeError as error:
-            raise self.lost(f"{operation} with rank {peer} failed", error) from error
+            raise self.lost(f"{operation} {whose} failed", error) from error
 
 
 class Builder:
@@ -225,7 +218,7 @@ class Builder:
         if not self._rendezvous.ended.is_set():
             self.interrupt()
             if not self._rendezvous.ended.wait(GIVE_UP_S):
-                _park(thread, f"construction of the group of generation {self._generation}")
+                park(thread, f"construction of the group of generation {self._generation}")
         backend, connections, error = self._rendezvous.take()
         if backend is None or connections is None:
             raise PeerLost(

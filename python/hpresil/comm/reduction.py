@@ -4,22 +4,22 @@ The problem: an all-reduce adds in an order that depends on the number of ranks.
 exchange nodes of the canonical tree over slots (`elastic.slots`), and the rest of the tree is
 folded by the owner of each part, in the tree's order:
 
-1. every owner gets its part of each node of every rank,
+1. every owner gets its part of each node,
 2. it folds the part to the root, divides it by the total weight, takes the sums of squares of its
    blocks, and everyone gets the result.
 
-That is what a ring all-reduce moves if every rank holds one node, and more for ranks that hold
-several. How a part travels is decided anew for each group, by all ranks alike: ranks that can read
-each other's memory do (`reading`), others send it (`streaming`). The bits are the same.
-Every wait has a deadline or ends by an interruption, and nothing writes to a buffer after a call has
-ended.
+How the parts travel is `exchange`, and makes no difference to the bits: ranks that can read each other's
+memory do, others send. Every wait has a deadline or ends by an interruption, and nothing writes to a buffer
+after a call has ended.
 
-Not guaranteed: the payload bits of a NaN. Not chosen: gloo's collectives, whose order is its own.
+Not guaranteed: the payload bits of a NaN. Not chosen: the backend's all-reduce, whose order is its own;
+those who do not need equal bits have it in `native_reduction`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -27,15 +27,14 @@ import torch
 
 from hpresil.base.deadline import Deadline
 from hpresil.comm.arithmetic import BLOCK, add, plain_arithmetic, square_sums, tree_sum, vector
-from hpresil.comm.exchange import STATS, broadcast_bytes, gather, vote
-from hpresil.comm.folding import Folding
+from hpresil.comm.exchange import Exchange
+from hpresil.comm.folding import Finishing
 from hpresil.comm.group import Group
-from hpresil.comm.reading import Reading, Segments
-from hpresil.comm.schedule import Schedule, schedule
-from hpresil.comm.streaming import Streaming
-from hpresil.elastic.slots import Node
+from hpresil.comm.homes import Homes
+from hpresil.comm.schedule import schedule
+from hpresil.comm.small_messages import STATS, gather
+from hpresil.elastic.slots import Node, cover
 
-__all__ = ["BLOCK", "Reduced", "broadcast_bytes", "reduce", "square_sum", "vote"]
 CHUNK_BLOCKS = 64  # 4 MiB of fp32
 
 
@@ -46,10 +45,14 @@ class Reduced(NamedTuple):
         square_sum: Sum of squares of the divided gradient over the first ``norm_blocks`` blocks of
             all flat tensors, over a tree of blocks: the same bits at every world size.
         stats: The statistics summed over ranks.
+        arrived_bytes: What reached this rank through the group's connections, small messages apart.
+        read_bytes: What it read in the memory of other ranks.
     """
 
     square_sum: float
     stats: torch.Tensor
+    arrived_bytes: int = 0
+    read_bytes: int = 0
 
 
 def reduce(
@@ -82,29 +85,27 @@ def reduce(
         PeerLost: A peer died or hung, or the group was interrupted.
         ValueError: The arguments contradict each other.
     """
-    plan = schedule(
-        slots,
-        tuple(tuple(own) for own in carried),
-        tuple(flat.numel() // BLOCK for flat in out),
-        CHUNK_BLOCKS,
-    )
-    _check(group, plan, nodes, out, norm_blocks)
+    contributed = contributions(slots, tuple(tuple(own) for own in carried))
+    check_arguments(group, contributed, nodes, out, norm_blocks)
     deadline = Deadline(group.operation_timeout_s, "the exchange of gradients")
-    folding = Folding(plan, nodes, out, norm_blocks)
-    segments = Segments(group, plan, nodes, out)
-    exchange: Reading | Streaming | None = None
+    finishing, homes = Finishing(norm_blocks), Homes(group, contributed, nodes, out)
+    exchange: Exchange | None = None
     try:
         with plain_arithmetic():
-            rows = gather(group, torch.cat([stats, segments.names()]), STATS, deadline)
-            summed = _add_rows(rows[:, : len(stats)])
+            summed, names = sum_stats(group, stats, homes.names(), deadline)
             if scale_of is not None:
-                folding.divisor = scale_of(summed)
-            if segments.open(rows[:, len(stats) :], deadline):
-                exchange = Reading(group, plan, folding, segments, out)
-            else:
-                exchange = Streaming(group, plan, folding, nodes, out)
+                finishing.divisor = scale_of(summed)
+            plan = schedule(
+                slots,
+                tuple(tuple(own) for own in carried),
+                tuple(flat.numel() // BLOCK for flat in out),
+                CHUNK_BLOCKS,
+                homes.agree(names, deadline),
+            )
+            exchange = Exchange(group, plan, homes, out, finishing)
             exchange.run(deadline)
-            return Reduced(tree_sum(folding.squares), summed)
+            moved = (exchange.arrived_bytes, exchange.read_bytes)
+            return Reduced(tree_sum(finishing.squares), summed, *moved)
     except BaseException:
         group.interrupt()  # what was sent already would meet the receives of a later call
         raise
@@ -130,25 +131,36 @@ def square_sum(flats: Sequence[torch.Tensor], norm_blocks: Sequence[int]) -> flo
         return tree_sum(squares)
 
 
-def _add_rows(rows: torch.Tensor) -> torch.Tensor:
-    total = rows[0].clone()
-    for row in rows[1:]:
+def sum_stats(
+    group: Group, stats: torch.Tensor, more: torch.Tensor, deadline: Deadline
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sum of all ranks' ``stats`` (1-D float64, in rank order) and the rows of ``more``."""
+    rows = gather(group, torch.cat([stats, more]), STATS, deadline)
+    total = rows[0, : len(stats)].clone()
+    for row in rows[1:, : len(stats)]:
         add(vector(total), vector(total), vector(row))
-    return total
+    return total, rows[:, len(stats) :]
 
 
-def _check(
+@lru_cache(maxsize=8)
+def contributions(slots: int, carried: tuple[tuple[int, ...], ...]) -> list[list[Node]]:
+    """Return by rank the tree nodes it contributes."""
+    return [cover(slots, own) for own in carried]
+
+
+def check_arguments(
     group: Group,
-    plan: Schedule,
+    contributed: Sequence[Sequence[Node]],
     nodes: dict[Node, list[torch.Tensor]],
     out: list[torch.Tensor],
     norm_blocks: Sequence[int],
 ) -> None:
-    if len(plan.nodes) != group.size:
-        raise ValueError(f"slots of {len(plan.nodes)} ranks for a group of {group.size}")
-    if set(nodes) != set(plan.nodes[group.rank]):
+    """Raise ValueError if what a reduction was given contradicts itself; see `reduce`."""
+    if len(contributed) != group.size:
+        raise ValueError(f"slots of {len(contributed)} ranks for a group of {group.size}")
+    if set(nodes) != set(contributed[group.rank]):
         raise ValueError(
-            f"rank {group.rank} contributes {sorted(plan.nodes[group.rank])}, got {sorted(nodes)}"
+            f"rank {group.rank} contributes {sorted(contributed[group.rank])}, got {sorted(nodes)}"
         )
     if len(norm_blocks) != len(out):
         raise ValueError(f"norm_blocks for {len(norm_blocks)} of {len(out)} flat tensors")

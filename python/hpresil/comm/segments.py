@@ -6,12 +6,14 @@ it as ``/proc/PID/fd/N``, which the kernel allows to processes of one user on on
 read-only. Nobody but the owner ever writes to a segment, and it cannot shrink, so a peer's death,
 early or late, harms no reader.
 
-A name is five numbers that travel with the step's statistics; a mapping is kept as long as groups
-have that process. One of them stands for the machine and its process numbers (`home`): on another machine
-the same path may lead to something that looks alike in everything else. What a segment holds at which
-time is not decided here, see `reading`.
+A name is five numbers that travel with the step's statistics; a mapping is kept as long as the owner has
+the segment and groups have that process. One of the numbers stands for the node (`home`): on another machine
+the same path may lead to something that looks alike in everything else. Two nodes of a job that are on one
+machine are two homes as well, so that a job tried there moves its bytes as it would between machines. What a
+segment holds at which time is not decided here, see `exchange`.
 
-Thread rule: `allocate` and `name_of` anywhere, `Neighbours` in one thread at a time.
+Thread rule: `stand_on` before anything else, `allocate` and `name_of` anywhere, `Neighbours` in one thread at
+a time.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ NAME_NUMBERS = 5
 class Name(NamedTuple):
     """Where a segment is to be found; all zero for a tensor that is in none.
 
-    ``home``: a hash of the kernel's boot and of the name space of its process ids.
+    ``home``: see `home`.
     """
 
     pid: int
@@ -50,11 +52,24 @@ class Name(NamedTuple):
 NOWHERE = Name(0, 0, 0, 0, 0)
 
 
+_node = ""
+
+
+def stand_on(node: str) -> None:
+    """Say on which node of its job this process is."""
+    global _node
+    _node = node
+    home.cache_clear()
+
+
 @lru_cache(maxsize=1)
 def home() -> int:
-    """Return 63 bits that are equal on two processes exactly if they see the same process ids."""
+    """Return 63 bits that are equal on two processes exactly if they are on one node of a job.
+
+    They stand for the kernel's boot, the name space of its process ids, and the node's name.
+    """
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    where = f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    where = f"{boot} {os.readlink('/proc/self/ns/pid')} {_node}"
     return int.from_bytes(hashlib.blake2b(where.encode(), digest_size=8).digest()) >> 1
 
 
@@ -112,12 +127,20 @@ class Neighbours:
     def __contains__(self, name: Name) -> bool:
         return name in self._mapped
 
+    def __len__(self) -> int:
+        return len(self._mapped)
+
     def open(self, names: Sequence[Name]) -> bool:
-        """Map all of ``names``; returns False if one of them cannot be read from here."""
+        """Map all of ``names``; returns False if one of them cannot be read from here.
+
+        When there is a new one, mappings of what its owner has given back end: they alone keep its memory.
+        """
         missing = [name for name in names if name not in self._mapped]
         if missing:
             here = {name.pid for name in names}
-            self._mapped = {name: whole for name, whole in self._mapped.items() if name.pid in here}
+            self._mapped = {
+                name: whole for name, whole in self._mapped.items() if name.pid in here and _is_there(name)
+            }
         try:
             for name in missing:
                 self._mapped[name] = _map(name)
@@ -130,12 +153,24 @@ class Neighbours:
         return cut(self._mapped[name], [flat.dtype for flat in like], [flat.numel() for flat in like])
 
 
+def _path(name: Name) -> str:
+    return f"/proc/{name.pid}/fd/{name.fd}"
+
+
+def _is_there(name: Name) -> bool:
+    """Whether the owner of a segment still has it."""
+    try:
+        return os.stat(_path(name)).st_ino == name.inode
+    except OSError:
+        return False
+
+
 def _map(name: Name) -> torch.Tensor:
     if name == NOWHERE:
         raise OSError("the tensor is in no segment")
     if name.home != home():
-        raise OSError(f"process {name.pid} is on another machine")
-    fd = os.open(f"/proc/{name.pid}/fd/{name.fd}", os.O_RDONLY | os.O_CLOEXEC)
+        raise OSError(f"process {name.pid} is on another node")
+    fd = os.open(_path(name), os.O_RDONLY | os.O_CLOEXEC)
     try:
         found = os.fstat(fd)
         # A process id may have been used again, and what can shrink can crash its reader.

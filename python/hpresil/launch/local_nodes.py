@@ -1,8 +1,7 @@
 """``--local-nodes K``: K agents on this machine, each with its own workers and memory.
 
-Each is a process of its own that knows the other agents only through the network: joining, losses and the
-state of newcomers are as between machines. Not so the gradients: workers of one machine read each other's
-memory, whichever agent they belong to (`comm.segments`).
+Each is a process of its own that knows the other agents only through the network: joining, losses, the
+state of newcomers and the gradients (`comm.segments`) are as between machines.
 
 An agent that is killed takes its workers with it, like a node that is lost; after `RETURN_S` another one
 comes in its place, as long as one of the others lives. One that leaves with status 0 was drained, and stays

@@ -22,6 +22,7 @@ LAUNCHER_ONLY = (
     "HPRESIL_ARENA_FDS",
     "HPRESIL_TRACE_FD",
     "HPRESIL_WORKER",
+    "HPRESIL_NODE",
 )
 
 
@@ -69,6 +70,7 @@ def shared_environment(job: Job, premises: Premises, inherited: Mapping[str, str
     }
     env |= job.settings
     env |= {
+        "HPRESIL_NODE": premises.node,
         "HPRESIL_SOCKET": str(premises.socket),
         "HPRESIL_ARENA_FDS": ",".join(map(str, premises.arena_fds)),
         "HPRESIL_RUN_DIR": str(premises.run_dir),

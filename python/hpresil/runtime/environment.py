@@ -34,6 +34,8 @@ class Environment:
     local_rank: int
     address: str = LOOPBACK
     """At which the other members reach this one."""
+    node: str = ""
+    """The name of the node; workers of one node read each other's gradients."""
 
 
 def read(env: Mapping[str, str]) -> Environment:
@@ -58,4 +60,13 @@ def read(env: Mapping[str, str]) -> Environment:
         page.install_fatal_handlers()
         if "HPRESIL_TRACE_FD" in env:
             spans.attach(int(env["HPRESIL_TRACE_FD"]))
-    return Environment(worker, socket, page, arenas, env.get("HPRESIL_RESUME") or None, local_rank, address)
+    return Environment(
+        worker=worker,
+        socket=socket,
+        page=page,
+        arenas=arenas,
+        resume=env.get("HPRESIL_RESUME") or None,
+        local_rank=local_rank,
+        address=address,
+        node=env.get("HPRESIL_NODE", ""),
+    )

@@ -14,14 +14,17 @@ import torch
 
 from hpresil.base import failpoints, spans
 from hpresil.base.errors import DeadlineExceeded, GenerationChanged, NonFiniteLoss, Retryable
-from hpresil.comm import reduction
-from hpresil.comm.exchange import broadcast_bytes, vote
+from hpresil.comm import native_reduction, reduction
 from hpresil.comm.group import Group
+from hpresil.comm.small_messages import broadcast_bytes, vote
 from hpresil.runtime import step_machine as sm
 from hpresil.runtime.buffers import Buffers
 from hpresil.runtime.engine import Engine
 from hpresil.runtime.gradients import Gradients
 from hpresil.runtime.statistics import SlotNumbers, StepNumbers, pack, unpack
+
+REDUCTIONS = {"canonical": reduction.reduce, "native": native_reduction.reduce}
+"""By the setting `reduction`."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Reducer:
             read.append(unpack(summed, slots, len(layout.places), len(self.buffers.names)))
             return self._checked_weight(read[0], state.version)
 
-        reduced = reduction.reduce(
+        reduced = REDUCTIONS[self.engine.config.reduction](
             group,
             nodes=self.gradients.contribution(carried[group.rank]),
             out=self.gradients.target(),

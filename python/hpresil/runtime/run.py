@@ -13,6 +13,7 @@ import torch
 from hpresil.base import spans
 from hpresil.base.config import Config, resolve
 from hpresil.base.errors import UsageError
+from hpresil.comm.segments import stand_on
 from hpresil.membership import messages as m
 from hpresil.membership.state import Settings
 from hpresil.native import show_spans
@@ -67,6 +68,7 @@ class Run:
         self._place = place
         self._device = _device(place.local_rank)
         set_generators(config.seed, -1, OUTSIDE, "init")
+        stand_on(place.node)
         self._link: Link
         if place.socket is None:
             self._link = SoloLink(Settings(workers=1, max_restarts=0))

@@ -11,7 +11,13 @@ SETTINGS = Path(__file__).parents[3] / "docs" / "settings.md"
 
 def test_defaults_are_constants():
     assert resolve(None, {}) == Config()
-    assert Config().identity() == {"slots": "8", "microbatches": "1", "microbatch_size": "8", "seed": "0"}
+    assert Config().identity() == {
+        "slots": "8",
+        "microbatches": "1",
+        "microbatch_size": "8",
+        "seed": "0",
+        "reduction": "canonical",
+    }
 
 
 def test_a_variable_wins_over_the_file_and_the_file_over_the_script(tmp_path):
@@ -24,8 +30,8 @@ def test_a_variable_wins_over_the_file_and_the_file_over_the_script(tmp_path):
 
 @pytest.mark.parametrize("name", list(FIELDS))
 def test_each_setting_can_come_from_its_variable(name):
-    default = FIELDS[name].default
-    other = (not default) if isinstance(default, bool) else default + 1
+    field = FIELDS[name]
+    other = field.metadata["choices"][-1] if "choices" in field.metadata else field.default + 1
     assert getattr(resolve(None, {config.variable(name): str(other)}), name) == other
 
 
@@ -35,6 +41,7 @@ def test_each_setting_can_come_from_its_variable(name):
         ({"HPRESIL_SLOTS": "0"}, ["slots", "'0'", "HPRESIL_SLOTS", "1 to 65536"]),
         ({"HPRESIL_SLOTS": "many"}, ["slots", "'many'", "HPRESIL_SLOTS", "an integer"]),
         ({"HPRESIL_HANG_TIMEOUT_MIN_S": "nan"}, ["hang_timeout_min_s", "nan"]),
+        ({"HPRESIL_REDUCTION": "nccl"}, ["reduction = 'nccl'", "HPRESIL_REDUCTION", "canonical or native"]),
         (
             {"HPRESIL_MICROBATCHSIZE": "4"},
             ["HPRESIL_MICROBATCHSIZE", "did you mean HPRESIL_MICROBATCH_SIZE?"],

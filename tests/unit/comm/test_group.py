@@ -10,7 +10,8 @@ import time
 import pytest
 
 from hpresil.base.errors import PeerLost
-from hpresil.comm.group import Builder, parked
+from hpresil.comm.group import Builder
+from hpresil.comm.parking import parked
 from hpresil.comm.sockets import inodes, opened_since, shut_down
 from hpresil.comm.store import GenerationStore
 from hpresil.elastic.slots import regular

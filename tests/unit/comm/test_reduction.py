@@ -24,12 +24,20 @@ CASES = [
 ROUNDS = 3  # the regular map, then random ones
 
 
-@pytest.mark.parametrize("readable", ["all", "none", "all but rank 1"])
-@pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_bits_are_those_of_the_tree_for_every_map_of_slots(pool, size, readable):
-    """Whether ranks read each other's memory, cannot, or one of them cannot be read."""
+NODES = {  # where the ranks are, in the order of ranks; None: in memory that nobody can read
+    1: ["a", "-"],
+    2: ["aa", "ab", "--", "a-"],
+    3: ["aaa", "abc", "aab", "aba", "abb", "---", "a-a", "-a-"],
+    4: ["aaaa", "abcd", "aabb", "abab", "abbb", "aaab", "abca", "----", "a-aa", "a-bb"],
+}
+WORLDS = [nodes for worlds in NODES.values() for nodes in worlds]
+
+
+@pytest.mark.parametrize("nodes", WORLDS)
+def test_bits_are_those_of_the_tree_for_every_map_of_slots_and_ranks_on_every_node(pool, nodes):
+    """Read within a node, sent between nodes, and both."""
+    size = len(nodes)
     pool.need(size)
-    memory = [readable == "all" or (readable != "none" and rank != 1) for rank in range(size)]
     generation = pool.generation()
     for case in CASES:
         answer = expected(case)
@@ -43,14 +51,98 @@ def test_bits_are_those_of_the_tree_for_every_map_of_slots(pool, size, readable)
                     "generation": generation,
                     "chunk_blocks": (64, 1, 3)[turn],
                     "flush": turn == 1,
-                    "readable": memory[rank],
+                    "node": None if nodes[rank] == "-" else nodes[rank],
                 }
                 for rank in range(size)
             ]
-            for rank, (got, sent) in enumerate(pool.run(reduce_case, each)):
-                assert sent == (size == 1 or not all(memory)), f"rank {rank} of {size}: sent is {sent}"
+            for rank, (got, arrived, read) in enumerate(pool.run(reduce_case, each)):
+                where = f"rank {rank} of {size}, {case}, carried {carried}"
                 same = got[0] == answer[0] and got[2] == answer[2] and same_number(got[1], answer[1])
-                assert same, f"rank {rank} of {size}, {case}, carried {carried}: {got} is not {answer}"
+                assert same, f"{where}: {got} is not {answer}"
+                lonely = nodes[rank] == "-" or nodes.count(nodes[rank]) == 1
+                assert not (read and lonely), f"{where} read {read} bytes although it is alone"
+                elsewhere = nodes[rank] == "-" or nodes.count(nodes[rank]) < size
+                assert not arrived or elsewhere, f"{where}: {arrived} bytes arrived from nowhere"
+
+
+def test_one_rank_that_cannot_read_its_neighbours_makes_its_node_send_and_no_other(pool):
+    pool.need(4)
+    generation = pool.generation()
+    for turn in range(2):  # the second time it is known
+        each = [
+            {
+                "case": CASES[1],
+                "carried": maps(turn, CASES[1].slots, 4),
+                "rank": rank,
+                "generation": generation,
+            }
+            | {"node": "aabb"[rank], "blind": rank == 1}
+            for rank in range(4)
+        ]
+        done = pool.run(reduce_case, each)
+        assert all(same_answer(got, expected(CASES[1])) for got, _, _ in done)
+        assert [read > 0 for _, _, read in done] == [False, False, True, True]
+
+
+EVEN = Case(seed=7, slots=8, blocks=(48, 0), norm_blocks=(48, 0), special=False)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "crossing"),
+    [("aa", 0), ("ab", 2), ("abcd", 6), ("aabb", 2), ("aab", 2), ("abb", 2), ("aaab", 2), ("aaaa", 0)],
+)
+def test_each_byte_crosses_once_between_nodes_however_many_workers_they_have(pool, nodes, crossing):
+    """In gradients: each node takes in what the others have of its part, and the result of the rest."""
+    size = len(nodes)
+    pool.need(size)
+    generation = pool.generation()
+    each = [
+        {
+            "case": EVEN,
+            "carried": [[0, 1, 2, 3], [4, 5], [6, 7]] if size == 3 else regular(8, size),
+            "rank": rank,
+            "generation": generation,
+            "node": nodes[rank],
+        }
+        for rank in range(size)
+    ]
+    if nodes == "aab":  # so that a node's slots are one node of the tree
+        each = [one | {"carried": [[0, 1], [2, 3], [4, 5, 6, 7]]} for one in each]
+    done = pool.run(reduce_case, each)
+    gradient = EVEN.blocks[0] * BLOCK * 4
+    expected_bytes = crossing * gradient
+    if nodes == "aaab":  # the slots of three workers are two nodes of the tree, each of which is sent
+        expected_bytes += gradient // 4
+    assert sum(arrived for _, arrived, _ in done) == expected_bytes
+    for rank, (_, _, read) in enumerate(done):
+        assert bool(read) == (nodes.count(nodes[rank]) > 1)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_the_backends_all_reduce_gives_every_rank_the_same_bits_close_to_those_of_the_tree(pool, size):
+    pool.need(size)
+    generation = pool.generation()
+    for case in CASES:
+        answer, differed = expected(case), []
+        for turn in range(ROUNDS):
+            carried = maps(turn, case.slots, size) if turn else regular(case.slots, size)
+            each = [
+                {"case": case, "carried": carried, "rank": rank, "generation": generation, "kind": "native"}
+                for rank in range(size)
+            ]
+            first, *others = [got for got, _, _ in pool.run(reduce_case, each)]
+            assert all(same_answer(other, first) for other in others), f"{case}, carried {carried}"
+            assert first[2] == answer[2], "the statistics are exact in any order"
+            if not case.special and case.norm_blocks != (0, 0):
+                assert float.fromhex(first[1]) == pytest.approx(float.fromhex(answer[1]), rel=1e-4)
+            differed.append(first[0] != answer[0])
+            assert same_answer(pool.run(reduce_case, each)[0][0], first), "the same again gives other bits"
+        if size == 1 and case.slots == 1:
+            assert differed[0] is False
+
+
+def same_answer(one, other):
+    return one[0] == other[0] and one[2] == other[2] and same_number(one[1], other[1])
 
 
 def same_number(one, other):

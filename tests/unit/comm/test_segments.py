@@ -36,6 +36,31 @@ def test_another_process_reads_what_its_owner_wrote() -> None:
     assert done.stdout.strip() == "[64.0, 8.0]", done.stderr
 
 
+def test_what_its_owner_has_given_back_is_mapped_no_longer() -> None:
+    """The owner lives: its process id alone does not tell, and a mapping keeps the memory."""
+    neighbours = Neighbours()
+    kept = segments.allocate(BOTH, (32, 16))
+    for _ in range(20):
+        retired = segments.allocate(BOTH, (32, 16))
+        assert neighbours.open([segments.name_of(kept), segments.name_of(retired)])
+        del retired
+    assert len(neighbours) == 2, "the mappings of retired segments pile up"
+    assert segments.name_of(kept) in neighbours
+
+
+def test_two_nodes_of_a_job_are_two_homes_even_on_one_machine() -> None:
+    alone = home()
+    segments.stand_on("node1")
+    first = home()
+    segments.stand_on("node2")
+    second = home()
+    segments.stand_on("node1")
+    again = home()
+    segments.stand_on("")
+    assert len({alone, first, second}) == 3
+    assert (again, home()) == (first, alone)
+
+
 def test_only_whole_segments_have_a_name() -> None:
     flats = segments.allocate(BOTH, (32, 16))
     assert segments.name_of(flats) != NOWHERE

@@ -44,6 +44,7 @@ def test_a_worker_gets_torchruns_variables_and_ours():
         "TORCHELASTIC_RESTART_COUNT": "1",
         "TORCHELASTIC_MAX_RESTARTS": "16",
         "HPRESIL_SLOTS": "16",
+        "HPRESIL_NODE": "here",
         "HPRESIL_SOCKET": "/s/agent",
         "HPRESIL_PAGE_FD": "9",
         "HPRESIL_TRACE_FD": "6",
