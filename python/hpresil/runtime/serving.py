@@ -19,7 +19,7 @@ from hpresil.membership.messages import Footprint, Save, Saved, Serve, Served, S
 from hpresil.runtime.buffers import Buffers
 from hpresil.runtime.engine import Engine
 from hpresil.runtime.frames import Frames
-from hpresil.snapshot import filling
+from hpresil.snapshot import filling, layout
 from hpresil.snapshot.state import State
 from hpresil.snapshot.tracked import Tracked
 
@@ -95,9 +95,11 @@ class Server:
                     )
                 state = self.committed_state()
                 with spans.span("seal", generation=request.generation, value=state.nbytes):
+                    plan = layout.plan(state)
                     nbytes = filling.fill(
-                        self._frames.mapped(request.frame, filling.size(state)),
+                        self._frames.mapped(request.frame, filling.size(state, plan)),
                         state,
+                        plan=plan,
                         version=request.version,
                         generation=request.generation,
                         threads=self.threads,

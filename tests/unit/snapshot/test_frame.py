@@ -3,6 +3,9 @@
 import gc
 import os
 import random
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
@@ -117,17 +120,25 @@ class HalfWay(Exception):
     """A test has seen enough of a fill."""
 
 
-def stop_at(monkeypatch, section, seen=lambda: None):
-    """Let fills end before ``section`` is copied."""
+def before(monkeypatch, section, see):
+    """Let ``see`` be called in fills before the first tensor of ``section`` is copied."""
     copy_in = filling._copy_in
 
-    def stop(mapping, plan, state, now, sums, threads):
-        if now == section:
-            seen()
-            raise HalfWay
-        copy_in(mapping, plan, state, now, sums, threads)
+    def stop(mapping, plan, state, piece, sums, threads):
+        if piece and state.tensors[piece.start].section == section:
+            see()
+        copy_in(mapping, plan, state, piece, sums, threads)
 
     monkeypatch.setattr(filling, "_copy_in", stop)
+
+
+def stop_at(monkeypatch, section):
+    """Let fills end before ``section`` is copied."""
+
+    def stop():
+        raise HalfWay
+
+    before(monkeypatch, section, stop)
 
 
 def contiguous(seed=0, steps=2):
@@ -147,11 +158,10 @@ def test_what_a_gradient_needs_can_be_read_while_the_rest_is_filled(memory, monk
     stop_at(monkeypatch, "optimizer")
     with pytest.raises(HalfWay):
         filling.fill(made.mapping, state, version=7, generation=3)
-    assert not frame.holds(made.mapping, 7, 3, len(SECTIONS))
-    assert frame.holds(made.mapping, 7, 3, len(SECTIONS) - 1)
-    assert not frame.holds(made.mapping, 6, 3, 1), "another version"
-    assert not frame.holds(made.mapping, 7, 2, 1), "an older generation"
-    opened = frame.Frame(made.mapping, len(SECTIONS) - 1)
+    assert frame.holds(made.mapping, 7, 3)
+    assert not frame.holds(made.mapping, 6, 3), "another version"
+    assert not frame.holds(made.mapping, 7, 2), "an older generation"
+    opened = frame.Frame(made.mapping, whole=False)
     restoration = newcomer.prepare(opened.state)
     for section in SECTIONS[:-1]:
         opened.copy(restoration, section)
@@ -159,9 +169,82 @@ def test_what_a_gradient_needs_can_be_read_while_the_rest_is_filled(memory, monk
     restoration.finish()
     there = dict(source.parameters)
     assert all(torch.equal(p, there[name]) for name, p in newcomer.parameters)
-    assert opened.look() == len(SECTIONS) - 1
-    with pytest.raises(TransferFailed, match="does not have its optimizer yet"):
-        opened.copy(restoration, "optimizer")
+    early = sum(entry.section != "optimizer" for entry in state.tensors)
+    assert opened.look() == opened.there == early
+    looks = []
+
+    def give_up():
+        looks.append(1)
+        if len(looks) == 3:
+            raise HalfWay
+
+    with pytest.raises(HalfWay):
+        opened.copy(restoration, "optimizer", between=give_up)
+
+
+def test_a_reader_follows_the_writer_piece_by_piece(memory, monkeypatch):
+    """Whenever the writer has sealed a piece, its reader copies as much as is there, and waits again."""
+    monkeypatch.setattr(filling, "PIECE_BYTES", 1)
+    source, newcomer = contiguous(), contiguous(seed=1)
+    state = source.capture()
+    made = memory(filling.size(state))
+    go, turn, read = threading.Event(), threading.Event(), []
+    copy_in = filling._copy_in
+
+    def step_by_step(mapping, plan, state, piece, sums, threads):
+        if piece.start > 0:
+            turn.set()
+            assert go.wait(10)
+            go.clear()
+        copy_in(mapping, plan, state, piece, sums, threads)
+
+    monkeypatch.setattr(filling, "_copy_in", step_by_step)
+    writer = threading.Thread(target=filling.fill, args=(made.mapping, state), kwargs={"version": 7})
+    writer.start()
+    assert turn.wait(10)
+    opened = frame.Frame(made.mapping, whole=False)
+    restoration = newcomer.prepare(opened.state)
+
+    def one_more():
+        if turn.is_set():
+            read.append(opened.look())
+            turn.clear()
+            go.set()
+
+    for section in SECTIONS:
+        opened.copy(restoration, section, between=one_more)
+    restoration.finish()
+    writer.join(10)
+    assert read == list(range(1, len(state.tensors)))
+    assert newcomer.digest() == source.digest()
+
+
+def test_a_seal_that_moves_while_it_is_looked_at_is_no_damage(memory, monkeypatch):
+    monkeypatch.setattr(filling, "PIECE_BYTES", 1)
+    state = Tracked({"model": nn.ModuleList(nn.Linear(2, 2) for _ in range(300))}).capture()
+    made = memory(filling.size(state))
+    looks = []
+
+    def read():
+        opened = None
+        while opened is None or opened.look() < len(state.tensors):
+            try:
+                opened = opened or frame.Frame(made.mapping, whole=False)
+            except TransferFailed as error:
+                if "damaged" in str(error):
+                    raise
+            looks.append(opened and opened.there)
+
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            reader = pool.submit(read)
+            filling.fill(made.mapping, state, version=7)
+            reader.result(20)
+    finally:
+        sys.setswitchinterval(switch)
+    assert len(set(looks)) > 2, "the reader saw nothing of the filling"
 
 
 def test_the_rest_can_be_read_as_soon_as_it_is_there(filled):
@@ -170,26 +253,19 @@ def test_the_rest_can_be_read_as_soon_as_it_is_there(filled):
     seen = []
 
     def look():
-        opened = frame.Frame(made.mapping, len(SECTIONS) - 1)
+        opened = frame.Frame(made.mapping, whole=False)
         restoration = newcomer.prepare(opened.state)
         for section in SECTIONS[:-1]:
             opened.copy(restoration, section)
         restoration.finish()
-        seen.extend((opened, restoration))
+        seen.extend((opened, restoration, opened.there))
 
     with pytest.MonkeyPatch.context() as patch:
-        copy_in = filling._copy_in
-
-        def watch(mapping, plan, state, section, sums, threads):
-            if section == "optimizer":
-                look()
-            copy_in(mapping, plan, state, section, sums, threads)
-
-        patch.setattr(filling, "_copy_in", watch)
+        before(patch, "optimizer", lambda: seen or look())
         filling.fill(made.mapping, source.capture(), version=8, generation=4)
-    opened, restoration = seen
-    assert opened.complete == len(SECTIONS) - 1
-    assert opened.look() == len(SECTIONS)
+    opened, restoration, early = seen
+    assert opened.there == early < len(opened.state.tensors)
+    assert opened.look() == len(opened.state.tensors)
     opened.copy(restoration, "optimizer")
     assert newcomer.digest() == source.digest()
 
@@ -210,7 +286,7 @@ def test_a_frame_that_is_filled_anew_before_it_was_whole_is_noticed(memory, monk
     stop_at(monkeypatch, "optimizer")
     with pytest.raises(HalfWay):
         filling.fill(made.mapping, state, version=7)
-    opened = frame.Frame(made.mapping, len(SECTIONS) - 1)
+    opened = frame.Frame(made.mapping, whole=False)
     monkeypatch.undo()
     filling.fill(made.mapping, state, version=7)
     with pytest.raises(TransferFailed, match="was overwritten while it was read"):
@@ -321,8 +397,8 @@ def test_a_foreign_frame(filled):
 
 def test_a_frame_of_another_format(filled):
     _, memory = filled
-    memory.put(8, b"\x03")
-    with pytest.raises(TransferFailed, match="has format 3, this hpresil reads 2"):
+    memory.put(8, b"\x09")
+    with pytest.raises(TransferFailed, match="has format 9, this hpresil reads 3"):
         frame.read(memory.fd)
 
 
