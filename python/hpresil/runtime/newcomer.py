@@ -18,6 +18,7 @@ from hpresil.base.deadline import Deadline
 from hpresil.base.errors import DeadlineExceeded, GenerationChanged, JobStopped, TransferFailed
 from hpresil.membership import messages as m
 from hpresil.runtime import step_machine as sm
+from hpresil.runtime.background import step_back
 from hpresil.runtime.frames import Frames
 from hpresil.runtime.trainer import Trainer
 from hpresil.snapshot.frame import Frame, holds
@@ -131,6 +132,7 @@ class Newcomer:
 
     def _finish_beside(self, copy: _Copy, generation: int, version: int) -> None:
         engine = self._engine
+        step_back()
         failpoints.hit("restore.rest", worker=engine.worker, rank=engine.state.rank, step=version)
         try:
             self._finish(copy, generation, version)

@@ -8,7 +8,7 @@ Thread rule: one writer at a time for each memory file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ def fill(
     generation: int = 0,
     threads: int = 1,
     plan: layout.Plan | None = None,
+    on_rest: Callable[[], None] = lambda: None,
 ) -> int:
     """Copy ``state`` into a memory file and seal it.
 
@@ -50,6 +51,7 @@ def fill(
         generation: The generation it was written in.
         threads: How many threads copy.
         plan: The layout of ``state``, if it is known already.
+        on_rest: Called when everything is there that a gradient needs.
 
     Returns:
         The bytes used, from the start of the file.
@@ -68,7 +70,10 @@ def fill(
         set_seal(memory, 0)
         memory[layout.HEADER_BYTES : layout.HEADER_BYTES + len(plan.manifest)] = plan.manifest
         sums = np.zeros(len(plan.rows), "<u4")
+        rest = sum(span.tensors for span in plan.sections[:-1])
         for piece in _pieces(plan.rows):
+            if piece.start == rest and piece:
+                on_rest()
             _copy_in(mapping, plan, state, piece, sums, threads)
             set_seal(memory, 0)  # while the tables change, nothing is valid
             table = sums.tobytes()

@@ -274,6 +274,19 @@ def test_the_rest_can_be_read_as_soon_as_it_is_there(filled):
     assert newcomer.digest() == source.digest()
 
 
+def test_a_writer_is_told_when_everything_is_there_that_a_gradient_needs(memory, monkeypatch):
+    monkeypatch.setattr(filling, "PIECE_BYTES", 1)
+    state = contiguous().capture()
+    made = memory(filling.size(state))
+    seen = []
+
+    def look():
+        seen.append(frame.Frame(made.mapping, whole=False).there)
+
+    filling.fill(made.mapping, state, version=7, on_rest=look)
+    assert seen == [sum(entry.section != "optimizer" for entry in state.tensors)]
+
+
 def test_a_frame_that_is_not_whole_is_no_snapshot(memory, monkeypatch):
     state = contiguous().capture()
     made = memory(filling.size(state))
