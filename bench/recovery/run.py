@@ -74,7 +74,7 @@ def measure(args: argparse.Namespace, directory: Path) -> dict[str, Any]:
     )
     print(
         f"DDP {theirs['step_ms']:.0f} ms, hpresil {ours['step_ms']:.0f} ms a step, "
-        f"recovery {ours['first_full_step_ms']:.0f} ms, load {load}",
+        f"recovery {ours['first_full_step_ms']:.0f} ms, {ours['over_step_ms']:.0f} above a step, load {load}",
         flush=True,
     )
     return {"load": load, "ddp": theirs, "hpresil": ours}

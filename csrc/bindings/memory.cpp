@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <memory>
+#include <utility>
 
 #include "base/error.h"
 #include "bindings/module.h"
@@ -21,7 +22,11 @@ struct SharedMapping : Mapping {
     if (views > 0) {
       fail("the mapping cannot be closed: " + std::to_string(views) + " views into it are alive");
     }
-    close();
+    // The last mapping of a file frees its pages, tens of milliseconds for a gradient: not under the GIL.
+    // From here on this object is closed for other threads.
+    Mapping mine(std::move(*this));
+    const py::gil_scoped_release released;
+    mine.close();
   }
   [[nodiscard]] std::byte* open_data() const {
     expects(data() != nullptr, "the mapping is closed");

@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <string>
+#include <utility>
 
 #include "base/error.h"
 #include "memory/memfd.h"
@@ -26,6 +27,9 @@ Mapping::Mapping(int fd, std::size_t nbytes, bool writable, bool populate)
   }
   data_ = static_cast<std::byte*>(mapped);
 }
+
+Mapping::Mapping(Mapping&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), nbytes_(other.nbytes_), writable_(other.writable_) {}
 
 Mapping::~Mapping() { close(); }
 

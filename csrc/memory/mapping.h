@@ -12,6 +12,7 @@ class Mapping {
   // a first write into a cold page costs over ten times a copy into a warm one.
   Mapping(int fd, std::size_t nbytes, bool writable, bool populate);
   ~Mapping();
+  Mapping(Mapping&& other) noexcept;
   Mapping(const Mapping&) = delete;
   Mapping& operator=(const Mapping&) = delete;
 

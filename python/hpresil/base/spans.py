@@ -55,6 +55,7 @@ NAMES = {
     "save": "the state is written to disk",
     "map frames": "the agent's frames are mapped ahead of use",
     "notice": "a worker's end was noticed: its process group is killed, everybody told",
+    "reap": "the kernel frees the memory of a worker whose end was noticed",
     "decide": "the coordinator decides and makes it durable",
     "start worker": "a process is started",
     "fetch": "a frame is copied from another node's agent",

@@ -21,8 +21,10 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import threading
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +32,7 @@ from typing import NamedTuple
 import torch
 
 from hpresil import native
-from hpresil.base.errors import HpresilError
+from hpresil.base.errors import HpresilError, NativeError
 from hpresil.snapshot.memory import as_tensor
 
 NAME_NUMBERS = 5
@@ -119,10 +121,15 @@ def name_of(flats: Sequence[torch.Tensor]) -> Name:
 
 
 class Neighbours:
-    """Read-only mappings of other processes' segments, kept between reductions."""
+    """Read-only mappings of other processes' segments, kept between reductions.
+
+    Those of processes that are gone are given up at the first reduction that needs no new ones, in a thread
+    of its own: the last mapping of a segment frees its memory, and a recovery should not wait for that.
+    """
 
     def __init__(self) -> None:
-        self._mapped: dict[Name, torch.Tensor] = {}
+        self._mapped: dict[Name, tuple[native.Mapping, torch.Tensor]] = {}
+        self._left: list[native.Mapping] = []
 
     def __contains__(self, name: Name) -> bool:
         return name in self._mapped
@@ -138,9 +145,11 @@ class Neighbours:
         missing = [name for name in names if name not in self._mapped]
         if missing:
             here = {name.pid for name in names}
-            self._mapped = {
-                name: whole for name, whole in self._mapped.items() if name.pid in here and _is_there(name)
-            }
+            for name in [name for name in self._mapped if name.pid not in here or not _is_there(name)]:
+                self._left.append(self._mapped.pop(name)[0])
+        elif self._left:
+            left, self._left = self._left, []
+            threading.Thread(target=_unmap, args=(left,), name="hpresil-unmap", daemon=True).start()
         try:
             for name in missing:
                 self._mapped[name] = _map(name)
@@ -150,7 +159,13 @@ class Neighbours:
 
     def flats(self, name: Name, like: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Return the tensors of an open segment, which are like these; writing to them is a crash."""
-        return cut(self._mapped[name], [flat.dtype for flat in like], [flat.numel() for flat in like])
+        return cut(self._mapped[name][1], [flat.dtype for flat in like], [flat.numel() for flat in like])
+
+
+def _unmap(mappings: list[native.Mapping]) -> None:
+    for mapping in mappings:
+        with suppress(NativeError):  # somebody holds on to a tensor in it: it goes with that
+            mapping.close()
 
 
 def _path(name: Name) -> str:
@@ -165,7 +180,7 @@ def _is_there(name: Name) -> bool:
         return False
 
 
-def _map(name: Name) -> torch.Tensor:
+def _map(name: Name) -> tuple[native.Mapping, torch.Tensor]:
     if name == NOWHERE:
         raise OSError("the tensor is in no segment")
     if name.home != home():
@@ -178,6 +193,7 @@ def _map(name: Name) -> torch.Tensor:
             raise OSError(f"descriptor {name.fd} of process {name.pid} is another file")
         if not native.seals(fd) & fcntl.F_SEAL_SHRINK:
             raise OSError(f"descriptor {name.fd} of process {name.pid} is no segment")
-        return as_tensor(native.Mapping(fd, name.nbytes, writable=False))
+        mapping = native.Mapping(fd, name.nbytes, writable=False)
+        return mapping, as_tensor(mapping)
     finally:
         os.close(fd)

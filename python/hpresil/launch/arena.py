@@ -169,6 +169,10 @@ class FrameBook:
                 frame.writer, frame.orphaned = None, False
         return self._advance()
 
+    def awaits(self, worker: int) -> bool:
+        """Return whether a frame is blocked until ``worker`` is reaped."""
+        return any(frame.writer == worker and frame.orphaned for frame in self.frames)
+
     def hold(self, frame: int, version: int, reader: int) -> bool:
         """Add ``reader`` to a sealed frame if it holds ``version``; return whether it does."""
         entry = self.frames[frame]

@@ -71,7 +71,7 @@ class Attendance:
     def start(self, message: m.StartWorker) -> None:
         """Start a process, as the coordinator says; one in place of a lost worker a little later.
 
-        A new process takes processor time, which the recovery needs now.
+        A new process takes processor time, which a recovery that is under way needs now.
         """
         if message.worker < self._job.workers + self._job.spares:
             delay_s = 0.0
@@ -91,11 +91,14 @@ class Attendance:
         """Forget the processes that are being started; what exists of them already ends by itself."""
         for task in self._starting:
             task.cancel()
+        self.workers.calm.close()
         if self._fork_server is not None:
             self._fork_server.close()
 
     async def _start(self, message: m.StartWorker, delay_s: float) -> None:
-        await asyncio.sleep(delay_s)
+        if delay_s:
+            await asyncio.sleep(delay_s)
+            await self.workers.calm.wait()
         if self._over():
             return
         if message.worker in self._picture.released:
@@ -186,6 +189,8 @@ class Attendance:
         if worker.id in self._disowned:
             log.info("worker %d: %s", worker.id, DISOWNED)
             return
+        if self._picture.rank(worker.id) >= 0:
+            self.workers.calm.lost()
         self._client.say(
             m.WorkerLost(
                 worker=worker.id,

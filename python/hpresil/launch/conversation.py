@@ -112,6 +112,8 @@ class Conversation:
         except (Divergence, DataError, ValueError) as error:
             self.stop(f"{type(error).__name__}: {error}", worker, message.step)
             return
+        if message.generation == h.picture.generation:
+            h.workers.calm.committed(worker)
         every = h.snapshot_every
         if first and every and (message.step + 1) % every == 0:
             h.frames.committed(message, worker)
@@ -179,6 +181,7 @@ class Conversation:
             worker = h.workers.get(member)
             if worker is not None:
                 worker.page.set_generation(view.generation)
+        h.workers.calm.view(w.id for w in h.workers.live() if w.id in view.members)
         h.frames.view()
         h.progress.event("ViewInstalled", generation=view.generation, members=view.members)
         ranks = ", ".join(f"worker {w} is rank {r}" for r, w in enumerate(view.members))
@@ -225,7 +228,8 @@ class Conversation:
         """A worker is gone: nothing waits for it any more."""
         self._h.links.drop(worker.id)
         self._h.picture.lost(worker.id)
-        self._h.frames.gone(worker.id)
+        if not self._h.frames.gone(worker.id):
+            self._h.workers.calm.step_aside(worker.pid)
 
     def reaped(self, worker: WorkerProcess) -> None:
         """The kernel has finished with a worker."""

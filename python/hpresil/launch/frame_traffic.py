@@ -112,10 +112,11 @@ class FrameTraffic:
             self._w.client.say(m.FrameSealed(node=self._w.node, version=-1, frame=-1))
         self._w.terminal.say(f"{self._w.picture.name(worker)} could not copy the state: {message.error}")
 
-    def gone(self, worker: int) -> None:
-        """A worker is gone: nothing waits for it any more."""
+    def gone(self, worker: int) -> bool:
+        """A worker is gone; return whether a frame waits for the kernel to be done with it."""
         self._held_back.pop(worker, None)
         self._perform(self._book.lost(worker))
+        return self._book.awaits(worker)
 
     def reaped(self, worker: int) -> None:
         """The kernel has finished with a worker."""

@@ -23,6 +23,7 @@ from pathlib import Path
 from hpresil.base import spans
 from hpresil.base.phases import PHASES
 from hpresil.launch import kernel
+from hpresil.launch.calm import Calm
 from hpresil.launch.guard import Guard
 from hpresil.launch.start_method import Forked, ForkServer, Launch, Process, spawn
 from hpresil.native import DeathWatch, Page, PageState
@@ -69,6 +70,7 @@ class WorkerProcess:
     page: Page
     watch: DeathWatch
     gone: Gone | None = None
+    noticed_ns: int = 0
     condemned: str = ""  # the reason to report if the agent kills it
     may_leave: bool = False  # the job is over: it may take its time to exit
     reaped: asyncio.Event = field(default_factory=asyncio.Event)
@@ -129,6 +131,7 @@ class Workers:
         self._guard = guard
         self._on_gone, self._on_reaped = on_gone, on_reaped
         self._fork_server = fork_server
+        self.calm = Calm()
         self._loop = asyncio.get_running_loop()
         self._all: dict[int, WorkerProcess] = {}
         self._others = kernel.children()  # the guardian, and whoever was here before the job
@@ -218,7 +221,7 @@ class Workers:
             gone = Gone("killed", -page.fatal_signal, page)
         else:
             gone = _ended(worker, page)
-        worker.gone = gone
+        worker.gone, worker.noticed_ns = gone, spans.clock()
         with spans.span("notice", value=worker.id):
             if page.fatal_signal and not worker.condemned:
                 self._loop.call_later(LAST_WORDS_S, self._kill, worker)
@@ -235,7 +238,9 @@ class Workers:
         self._notice(worker)
         kernel.kill_group(worker.pid)  # its children, while the number is still taken
         self._guard.drop_group(worker.pid)
+        self.calm.reaped(worker.pid)
         status = worker.process.wait()
+        spans.add("reap", worker.noticed_ns, value=worker.id)
         os.close(worker.pidfd)
         del self._all[worker.id]
         self._loop.run_in_executor(None, worker.watch.close)

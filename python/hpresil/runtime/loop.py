@@ -62,7 +62,7 @@ class Loop:
             elif turn == "copy":
                 self._newcomer.copy_state()
             else:
-                if announcements:
+                if announcements and self.has_state():  # a newcomer that is arriving has no time for it
                     # Optimizer state appears with the first commit: the second look is the one that lasts.
                     announcements -= 1
                     self._server.announce()

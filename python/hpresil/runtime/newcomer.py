@@ -1,7 +1,7 @@
 """How a newcomer copies its state: what a gradient needs first, the rest while it computes.
 
-The source seals its frame section by section. As soon as parameters, buffers and python values are there,
-the newcomer installs them and runs its slots; a thread of its own copies the optimizers' state meanwhile.
+The source seals its frame piece by piece, and the newcomer copies one piece behind it. With parameters,
+buffers and python values installed it runs its slots; a thread of its own copies the optimizers' state.
 Until that is whole the newcomer has no state as far as anybody else is concerned (`step_machine`, rule 6),
 and it enters no reduction. What cannot be taken apart, see `Restoration.may_finish_first`, is copied at once.
 
@@ -11,7 +11,6 @@ Not guaranteed: what a script sees of the moments of its optimizers before `appl
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 from hpresil.base import failpoints, spans
@@ -19,6 +18,7 @@ from hpresil.base.deadline import Deadline
 from hpresil.base.errors import DeadlineExceeded, GenerationChanged, JobStopped, TransferFailed
 from hpresil.membership import messages as m
 from hpresil.runtime import step_machine as sm
+from hpresil.runtime.background import step_back
 from hpresil.runtime.frames import Frames
 from hpresil.runtime.trainer import Trainer
 from hpresil.snapshot.frame import Frame, holds
@@ -62,7 +62,9 @@ class Newcomer:
                 frame = found if isinstance(found, Frame) else self._open(found)
                 copy = _Copy(frame, self._trainer.tracked, version, self._threads)
                 restoring.value = copy.frame.state.nbytes
-                copy.begin()
+                copy.begin(lambda: self._go_on(generation))
+        except GenerationChanged:
+            return
         except (TransferFailed, OSError) as error:
             self._failed(generation, error)
             engine.wait_until(
@@ -94,10 +96,10 @@ class Newcomer:
         mapping = self._frames.filled(number)
         if mapping is None:
             raise TransferFailed(f"frame {number} is empty")
-        return Frame(mapping, EARLY)
+        return Frame(mapping)
 
     def _await_frame(self, generation: int, version: int) -> Frame | int | None:
-        """Return the frame to read as soon as a gradient can be computed from it.
+        """Return the frame to read as soon as its source has begun to fill it.
 
         Its number if it is sealed for good, so that what is wrong with it is told; None after a newer view.
         """
@@ -113,11 +115,11 @@ class Newcomer:
                 return ready.frame
             for number in range(len(self._frames)):
                 mapping = self._frames.filled(number)
-                if mapping is not None and holds(mapping, version, generation, EARLY):
+                if mapping is not None and holds(mapping, version, generation):
                     try:
-                        return Frame(mapping, EARLY)
+                        return Frame(mapping, whole=False)
                     except TransferFailed:
-                        pass  # its writer has just cleared the seal to add a section: look again
+                        pass  # its writer is just sealing it for one more piece: look again
             deadline.check()
             with engine.changed:
                 engine.changed.wait(POLL_S)
@@ -130,6 +132,7 @@ class Newcomer:
 
     def _finish_beside(self, copy: _Copy, generation: int, version: int) -> None:
         engine = self._engine
+        step_back()
         failpoints.hit("restore.rest", worker=engine.worker, rank=engine.state.rank, step=version)
         try:
             self._finish(copy, generation, version)
@@ -200,20 +203,17 @@ class _Copy:
         self._restoration = tracked.prepare(self.frame.state)
         self._threads = threads
 
-    def begin(self) -> None:
-        """Install what a gradient needs, if that can be taken apart from the rest."""
+    def begin(self, between: Callable[[], None]) -> None:
+        """Install what a gradient needs, if that can be taken apart from the rest; ``between``: see `end`."""
         self._restoration.count_change()
         for section in SECTIONS[:EARLY]:
-            self.frame.copy(self._restoration, section, self._threads)
+            self.frame.copy(self._restoration, section, self._threads, between)
         if self._restoration.may_finish_first():
             self._restoration.finish()
             self.begun = True
 
     def end(self, between: Callable[[], None]) -> None:
         """Install the rest; ``between`` is called now and then, and ends it by raising."""
-        while self.frame.look() < len(SECTIONS):
-            between()
-            time.sleep(POLL_S)
         for section in SECTIONS[EARLY:]:
             self.frame.copy(self._restoration, section, self._threads, between)
         if not self.begun:

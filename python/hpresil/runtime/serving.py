@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 
@@ -16,10 +17,11 @@ from hpresil.base import failpoints, spans
 from hpresil.base.errors import TransferFailed
 from hpresil.checkpoint import saved
 from hpresil.membership.messages import Footprint, Save, Saved, Serve, Served, ServeFailed
+from hpresil.runtime.background import step_back
 from hpresil.runtime.buffers import Buffers
 from hpresil.runtime.engine import Engine
 from hpresil.runtime.frames import Frames
-from hpresil.snapshot import filling
+from hpresil.snapshot import filling, layout
 from hpresil.snapshot.state import State
 from hpresil.snapshot.tracked import Tracked
 
@@ -95,13 +97,7 @@ class Server:
                     )
                 state = self.committed_state()
                 with spans.span("seal", generation=request.generation, value=state.nbytes):
-                    nbytes = filling.fill(
-                        self._frames.mapped(request.frame, filling.size(state)),
-                        state,
-                        version=request.version,
-                        generation=request.generation,
-                        threads=self.threads,
-                    )
+                    nbytes = self._fill(request, state)
         except Exception as error:  # whatever it is, the coordinator has to hear of it: others wait
             engine.send(ServeFailed(generation=request.generation, frame=request.frame, error=repr(error)))
             return
@@ -114,6 +110,23 @@ class Server:
                 frame_bytes=nbytes,
             )
         )
+
+    def _fill(self, request: Serve, state: State) -> int:
+        """Fill the frame in a thread that steps back as soon as the newcomer can compute."""
+        plan = layout.plan(state)
+        mapping = self._frames.mapped(request.frame, filling.size(state, plan))
+        with ThreadPoolExecutor(1, "hpresil-fill") as once:
+            filled = once.submit(
+                filling.fill,
+                mapping,
+                state,
+                version=request.version,
+                generation=request.generation,
+                threads=self.threads,
+                plan=plan,
+                on_rest=step_back,
+            )
+            return filled.result()
 
     def _await_vote(self) -> None:
         """Give a vote that is under way time to end: another member may have committed the step already."""

@@ -3,9 +3,9 @@
 The agent owns the memory files; a source fills one (`filling`), newcomers map it. A frame is valid
 exactly if its seal word is: it is cleared before the first byte changes, and it contains the checksum of
 the header, which contains (through the tables of checksums) that of everything else. A source seals anew
-after each section, parameters first, and the header says how many are there; only a frame with all of them
-is one that can be kept. A reader checks the seal before and after copying, so a frame that is being
-refilled is noticed.
+after each piece, parameters first, and the header says how many tensors are there; only a frame with all of
+them is one that can be kept. A reader checks the seal before and after copying, so a frame that is being
+refilled is noticed; it may follow a source that is still filling, one piece behind.
 
 Copying and checking are one pass over memory: `native.copy_many` returns the CRC-32C of what it
 copied, straight from live tensors into the frame, and straight from the frame into live tensors.
@@ -16,7 +16,9 @@ Thread rule: any number of readers of a sealed frame; one thread at a time for e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from hpresil.snapshot.tracked import Tracked
 
 PIECE_BYTES = 32 << 20  # about 3 ms: how long a copy cannot be given up
+POLL_S = 0.0005
 Target = tuple[int, torch.Tensor]
 
 
@@ -42,7 +45,7 @@ class Frame:
 
     Args:
         source: A mapping of the memory file, or its descriptor.
-        complete: How many sections must be there; fewer than all for a frame that is being filled.
+        whole: Whether all tensors must be there; not in a frame that is being filled.
 
     Attributes:
         version, generation: What was sealed, and when.
@@ -52,10 +55,10 @@ class Frame:
         TransferFailed: The frame is foreign, unsealed, truncated or damaged; nothing was changed.
     """
 
-    def __init__(self, source: native.Mapping | int, complete: int = len(SECTIONS)) -> None:
+    def __init__(self, source: native.Mapping | int, *, whole: bool = True) -> None:
         self._mapping = map_file(source, writable=False) if isinstance(source, int) else source
         page = self._page()
-        self._take(page, layout.parse_header(page, self._mapping.nbytes, native.crc32c, complete))
+        self._take(page, layout.parse_header(page, self._mapping.nbytes, native.crc32c, whole=whole))
         header = self._header
         with memoryview(self._mapping) as memory:
             body = bytes(memory[header.manifest_offset : header.manifest_offset + header.manifest_bytes])
@@ -78,9 +81,9 @@ class Frame:
         return self._header.generation
 
     @property
-    def complete(self) -> int:
-        """How many sections were there when it was looked at last."""
-        return self._header.complete
+    def there(self) -> int:
+        """How many tensors were there when it was looked at last."""
+        return self._header.there
 
     def __str__(self) -> str:
         return f"the frame of version {self._header.version} (generation {self._header.generation})"
@@ -91,22 +94,23 @@ class Frame:
             raise TransferFailed(f"{self} was found where version {version} was expected")
 
     def look(self) -> int:
-        """Look again how many sections are there.
+        """Look again how many tensors are there.
 
         Raises:
-            TransferFailed: The frame was filled anew since it was opened.
+            TransferFailed: The frame was filled anew since it was opened, or is damaged.
         """
-        if self.complete < len(SECTIONS):
+        if not self._header.whole:
             page = self._page()
             try:
-                header = layout.parse_header(page, self._mapping.nbytes, native.crc32c, 0)
+                header = layout.parse_header(page, self._mapping.nbytes, native.crc32c, whole=False)
             except TransferFailed:
-                return self.complete  # its writer is about to seal it anew, or begins another fill
+                return self.there  # its writer is about to seal it anew, or begins another fill
             if header.fills != self._header.fills or header.generation != self._header.generation:
                 raise TransferFailed(f"{self} was overwritten while it was read")
-            if header.complete > self.complete:
-                self._take(page, header)
-        return self.complete
+            if header.there > self.there:
+                with suppress(SealMoved):
+                    self._take(page, header)
+        return self.there
 
     def verify(self) -> None:
         """Check every tensor in place.
@@ -127,30 +131,29 @@ class Frame:
     ) -> None:
         """Copy one section into the tensors of ``restoration`` (made from ``self.state``), verified.
 
+        In a frame that is being filled it follows its writer: it waits for what is not there yet.
         Torch's version counters do not change; see `Restoration.count_change`.
 
         Args:
             restoration: Where to.
-            section: One that is there.
+            section: One of `SECTIONS`.
             threads: How many threads copy.
-            between: Called now and then; what it raises ends the copy.
+            between: Called before each piece and while it waits; what it raises ends the copy.
 
         Raises:
             StateTorn: A checksum does not match, or the frame was refilled meanwhile.
         """
-        if SECTIONS.index(section) >= self.complete:
-            raise TransferFailed(f"{self} does not have its {section} yet")
-        fused: list[Target] = []
-        others: list[Target] = []
-        for index, tensor in restoration.targets(section):
-            if self._rows[index].nbytes:
-                (fused if is_plain(tensor) else others).append((index, tensor))
+        waiting = [(i, tensor) for i, tensor in restoration.targets(section) if self._rows[i].nbytes]
         try:
             with spans.span(f"copy {section}"):
-                for piece in self._pieces(fused):
+                while waiting:
                     between()
-                    self._copy_fused(piece, threads)
-                self._copy_checked(others)
+                    piece = self._next_piece(waiting)
+                    if piece:
+                        self._copy_piece(piece, threads)
+                        del waiting[: len(piece)]
+                    else:
+                        time.sleep(POLL_S)
             self.check_seal()
         except TransferFailed as error:
             raise StateTorn(
@@ -163,7 +166,8 @@ class Frame:
         One that is still being filled changes its seal: there only a refill that is sealed is seen. What
         was copied has the right checksums in either case.
         """
-        if self.look() == len(SECTIONS) and self._page()[layout.SEAL_OFFSET :] != self._seal:
+        self.look()
+        if self._header.whole and self._page()[layout.SEAL_OFFSET :] != self._seal:
             raise TransferFailed(f"{self} was overwritten while it was read")
 
     def _page(self) -> bytes:
@@ -174,8 +178,10 @@ class Frame:
         """Take in a header, with the checksums it vouches for."""
         with memoryview(self._mapping) as memory:
             table = bytes(memory[header.sums_offset : header.sums_offset + header.sums_bytes])
+        if not header.whole and self._page() != page:
+            raise SealMoved("the frame is just being sealed for one more piece")
         sums, place = np.frombuffer(table, "<u4"), 0
-        for span, section in zip(header.sections[: header.complete], SECTIONS, strict=False):
+        for span, section in zip(header.sections, SECTIONS, strict=True):
             part = sums[place : place + span.tensors].tobytes()
             if native.crc32c(part) != span.crc:
                 what = f"the frame of version {header.version} (generation {header.generation})"
@@ -183,16 +189,21 @@ class Frame:
             place += span.tensors
         self._header, self._seal, self._sums = header, page[layout.SEAL_OFFSET :], sums
 
-    def _pieces(self, targets: list[Target]) -> Iterator[list[Target]]:
+    def _next_piece(self, waiting: list[Target]) -> list[Target]:
+        """Return the first of ``waiting`` that are there, some `PIECE_BYTES` of them."""
+        there = self.look()
         piece: list[Target] = []
         nbytes = 0
-        for index, tensor in targets:
+        for index, tensor in waiting:
+            if index >= there or nbytes >= PIECE_BYTES:
+                break
             piece.append((index, tensor))
             nbytes += self._rows[index].nbytes
-            if nbytes >= PIECE_BYTES:
-                yield piece
-                piece, nbytes = [], 0
-        yield piece
+        return piece
+
+    def _copy_piece(self, piece: list[Target], threads: int) -> None:
+        self._copy_fused([target for target in piece if is_plain(target[1])], threads)
+        self._copy_checked([target for target in piece if not is_plain(target[1])])
 
     def _copy_fused(self, targets: list[Target], threads: int) -> None:
         start, rows = self._mapping.address, self._rows
@@ -216,12 +227,16 @@ class Frame:
             )
 
 
-def holds(source: native.Mapping, version: int, generation: int, complete: int) -> bool:
-    """Whether a frame has at least ``complete`` sections of this version, written in this generation."""
+class SealMoved(TransferFailed):
+    """A frame that is being filled was looked at while its seal was moved: look again."""
+
+
+def holds(source: native.Mapping, version: int, generation: int) -> bool:
+    """Whether a frame has this version, or is being filled with it, written in this generation."""
     with memoryview(source) as memory:
         page = bytes(memory[: layout.HEADER_BYTES])
     try:
-        header = layout.parse_header(page, source.nbytes, native.crc32c, complete)
+        header = layout.parse_header(page, source.nbytes, native.crc32c, whole=False)
     except TransferFailed:
         return False
     return (header.version, header.generation) == (version, generation)

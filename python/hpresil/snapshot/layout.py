@@ -18,7 +18,7 @@ from hpresil.snapshot.state import SECTIONS, State
 from hpresil.snapshot.values import dtype_name, dtype_named
 
 MAGIC = b"hpresilF"
-FORMAT = 2
+FORMAT = 3
 HEADER_BYTES = 4096
 TENSOR_ALIGNMENT = 64
 REGION_ALIGNMENT = 4096
@@ -71,15 +71,20 @@ class Header:
     sums_offset: int
     sums_bytes: int
     manifest_crc: int
-    complete: int  # sections that are there; the checksums of later ones are zero
+    there: int  # leading tensors that are there; the checksums of later ones are zero
     sections: list[SectionSpan]
+
+    @property
+    def whole(self) -> bool:
+        """Whether all tensors are there."""
+        return self.there == self.sums_bytes // 4
 
     def packed(self) -> bytes:
         """Return the header page up to the seal word."""
         fixed = FIXED.pack(
             MAGIC, FORMAT, HEADER_BYTES, self.version, self.generation, self.frame_bytes, self.fills,
             self.manifest_offset, self.manifest_bytes, self.sums_offset, self.sums_bytes,
-            self.manifest_crc, self.complete,
+            self.manifest_crc, self.there,
         )  # fmt: skip
         spans = b"".join(SECTION.pack(s.offset, s.nbytes, s.tensors, s.crc) for s in self.sections)
         return (fixed + spans).ljust(SEAL_OFFSET, b"\0")
@@ -93,10 +98,8 @@ def seal_word(header_crc: int) -> int:
     return header_crc << 32 | SEAL_MARK
 
 
-def parse_header(
-    page: bytes, size: int, crc32c: Callable[[bytes], int], complete: int = len(SECTIONS)
-) -> Header:
-    """Return the header in the first page of a frame of ``size`` bytes with ``complete`` sections or more.
+def parse_header(page: bytes, size: int, crc32c: Callable[[bytes], int], *, whole: bool = True) -> Header:
+    """Return the header in the first page of a frame of ``size`` bytes; ``whole``: all tensors must be there.
 
     Raises:
         TransferFailed: Foreign, unsealed, damaged or truncated; the message says which.
@@ -114,7 +117,7 @@ def parse_header(
     starts = range(FIXED.size, FIXED.size + len(SECTIONS) * SECTION.size, SECTION.size)
     spans = [SectionSpan(*SECTION.unpack_from(page, start)) for start in starts]
     header = Header(**dict(zip(_NUMBERS, numbers[1:], strict=True)), sections=spans)
-    if header.complete < complete:
+    if whole and not header.whole:
         raise _unusable(_UNSEALED)
     if header.frame_bytes > size:
         raise TransferFailed(f"the frame is truncated: {size} of {header.frame_bytes} bytes are there")

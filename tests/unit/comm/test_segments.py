@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -78,6 +80,42 @@ def test_a_segment_is_given_back_with_its_last_tensor() -> None:
     part.zero_()
     del part
     assert not Neighbours().open([name])
+
+
+OWNER = """
+import sys, torch
+from hpresil.comm import segments
+flats = segments.allocate((torch.float32,), (32,))
+print(*segments.name_of(flats), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_segments_of_a_process_that_is_gone_are_given_up_when_nothing_new_is_needed() -> None:
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert owner.stdout is not None
+    theirs = Name(*map(int, owner.stdout.readline().split()))
+    neighbours = Neighbours()
+    assert neighbours.open([theirs])
+    owner.communicate(timeout=60)
+    flats = segments.allocate(BOTH, (32, 16))
+    ours = segments.name_of(flats)
+    assert neighbours.open([ours])
+    assert theirs not in neighbours
+    assert mapped(theirs), "the reduction that maps new ones does not wait for old ones to go"
+    assert neighbours.open([ours])
+    end = time.monotonic() + 10
+    while mapped(theirs) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not mapped(theirs)
+    assert mapped(ours)
+
+
+def mapped(name: Name) -> bool:
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return any("hpresil-gradient" in line and line.split()[4] == str(name.inode) for line in lines)
 
 
 @pytest.mark.parametrize(

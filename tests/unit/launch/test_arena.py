@@ -48,6 +48,17 @@ def test_the_newest_sealed_frame_is_kept_and_the_other_one_filled():
     assert book.decided(4, 30, {5: 0}) == [Serve(0, 4, 30, 0)]
 
 
+def test_a_frame_waits_for_the_end_of_its_writer_and_of_nobody_else():
+    book = ready()
+    book.decided(2, 10, {3: 0})
+    assert not book.awaits(0), "it lives"
+    book.lost(0)
+    assert book.awaits(0)
+    assert not book.awaits(3), "a reader"
+    book.reaped(0)
+    assert not book.awaits(0)
+
+
 def test_a_frame_that_is_being_read_is_not_filled():
     book = ready()
     book.decided(2, 10, {3: 0})

@@ -25,7 +25,7 @@ def test_a_frame_whose_seal_is_just_being_moved_is_looked_at_again(monkeypatch):
     )
     looked = []
 
-    def opened(mapping, complete):
+    def opened(mapping, *, whole):
         looked.append(mapping)
         if len(looked) < 3:
             raise TransferFailed("the frame is not sealed")
