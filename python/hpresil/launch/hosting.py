@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from hpresil.base.deadline import now
 from hpresil.base.errors import DataError, Divergence
 from hpresil.launch.job import Job
 from hpresil.launch.picture import Picture
@@ -15,10 +17,13 @@ from hpresil.launch.terminal import Terminal
 from hpresil.membership import messages as m
 from hpresil.membership.server import Server
 from hpresil.membership.state import Settings
+from hpresil.telemetry.clocks import Comparison
 from hpresil.telemetry.record import Recorder
 
 log = logging.getLogger(__name__)
 RESERVED = frozenset({"t", "wall", "event", "name", "self"})
+TIMES = frozenset({"last_stamp"})
+"""Fields of events that are times of the node they come from."""
 
 
 class Hosting:
@@ -42,6 +47,8 @@ class Hosting:
     ) -> None:
         self._job, self._directory, self._resume = job, directory, resume
         self._picture, self._terminal = picture, terminal
+        self._agents: dict[str, int] = {}
+        self._clocks: dict[str, Comparison] = {}
 
     async def open(self, socket: Path, stack: AsyncExitStack) -> None:
         """Open the files and start the coordinator; ``stack`` takes both down again."""
@@ -101,8 +108,11 @@ class Hosting:
             return
         match message:
             case m.AgentJoined():
+                self._agents[node], self._clocks[node] = message.pid, Comparison()
                 self.progress.event("NodeJoined", node=node, pid=message.pid, address=message.address)
                 self._terminal.say(f"node {node} joined ({message.address})")
+            case m.Alive(at=at):
+                self._alive(node, at)
             case m.Noted():
                 self._noted(node, message)
             case m.Relayed(worker=worker, said=m.Committed() as committed):
@@ -110,9 +120,18 @@ class Hosting:
             case m.Relayed(said=m.Logged() as logged):
                 self.progress.logged(logged)
 
+    def _alive(self, node: str, at: float) -> None:
+        """Compare that node's clock with ours, by which all events are told."""
+        offset_s = self._clocks[node].heard(at, now()) if node in self._clocks else None
+        if offset_s is not None and math.isfinite(offset_s):
+            self.progress.event("ClockCompared", node=node, pid=self._agents[node], offset_s=offset_s)
+
     def _noted(self, node: str, noted: m.Noted) -> None:
         """Write down an event of another node; whatever an agent says, it is a line of ours or none."""
         fields = {key: value for key, value in noted.fields.items() if key not in RESERVED}
+        for name in TIMES & fields.keys():
+            if isinstance(fields[name], float) and math.isfinite(noted.at):
+                fields[name] += now() - noted.at
         try:
             self.progress.event(noted.event, **{**fields, "node": node})
         except (KeyError, TypeError, ValueError, RecursionError) as error:

@@ -135,7 +135,7 @@ class Forwarded:
     def event(self, name: str, **fields: object) -> None:
         """Send an event; the job's end is the coordinator's news."""
         if name != "JobEnded":
-            self._say(m.Noted(event=name, fields=fields))
+            self._say(m.Noted(at=now(), event=name, fields=fields))
 
     def committed(self, worker: int, message: m.Committed) -> bool:
         """Note a commit; return whether it is the first of its step on this node."""

@@ -28,7 +28,12 @@ class AgentJoined(Message, frozen=True, kw_only=True):
 
 
 class Alive(Message, frozen=True, kw_only=True):
-    """Said every second by an agent of another node, so that its silence means something."""
+    """Said every second by an agent of another node, so that its silence means something.
+
+    ``at``: its monotonic clock then, in seconds, so that times of that node mean something elsewhere.
+    """
+
+    at: float
 
 
 class Reached(Message, frozen=True, kw_only=True):
@@ -40,8 +45,12 @@ class Reached(Message, frozen=True, kw_only=True):
 
 
 class Noted(Message, frozen=True, kw_only=True):
-    """An event on another node, for the job's list of events. Durations in seconds, times of that node."""
+    """An event on another node, for the job's list of events; times are of that node's monotonic clock.
 
+    ``at``: that clock when this was said, in seconds.
+    """
+
+    at: float
     event: str
     fields: dict[str, Any]
 

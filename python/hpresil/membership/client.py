@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from hpresil.base.deadline import Deadline
+from hpresil.base.deadline import Deadline, now
 from hpresil.base.errors import DeadlineExceeded
 from hpresil.membership.door import call
 from hpresil.membership.framing import TO_AGENT, read_message, write_message
@@ -79,8 +79,8 @@ class Client:
     async def stay(self) -> None:
         """Say `Alive` every second, until cancelled."""
         while True:
+            self.say(Alive(at=now()))
             await asyncio.sleep(ALIVE_S)
-            self.say(Alive())
 
     def say(self, message: FromAgent) -> None:
         """Queue ``message`` without waiting; keeps the order of all messages."""

@@ -21,7 +21,7 @@ from hpresil.base.version import VERSION
 from hpresil.membership import endpoint
 from hpresil.membership.door import Door
 from hpresil.membership.framing import FROM_AGENT, read_message, write_message
-from hpresil.membership.messages import AgentJoined, Alive, FromAgent, Rejected, ToAgent
+from hpresil.membership.messages import AgentJoined, FromAgent, Rejected, ToAgent
 from hpresil.membership.refusals import Refusals
 from hpresil.membership.tls import Credentials
 
@@ -167,8 +167,7 @@ class Connections:
             while node is not None and (message := await read_message(reader, FROM_AGENT)) is not None:
                 if node in self._heard:
                     self._heard[node] = now()
-                if not isinstance(message, Alive):
-                    self._on_said(node, message)
+                self._on_said(node, message)
         except TransferFailed as error:
             why = str(error)
             self._refusals.turn_away("invalid frame", why)

@@ -24,6 +24,7 @@ from hpresil.membership.connections import Connections, Listen
 from hpresil.membership.journal import Journal
 from hpresil.membership.machine import Event, NodeLost, Tick
 from hpresil.membership.messages import (
+    Alive,
     Broken,
     Decision,
     Deliver,
@@ -222,6 +223,8 @@ class Server:
                 return
         if self._on_said is not None:
             self._on_said(node, message)
+        if isinstance(message, Alive):
+            return
         if isinstance(message, Relayed) and isinstance(message.said, StoreSet | StoreGet):
             self._rendezvous_message(message.worker, message.said)
             return

@@ -1,6 +1,6 @@
 """What happened in a job, one JSON line each: `events.jsonl` in the run directory.
 
-A line has ``t`` (monotonic seconds of the agent's machine), ``wall`` (Unix seconds), ``event`` (its name) and
+A line has ``t`` (monotonic seconds of the coordinator's machine), ``wall`` (Unix seconds), ``event`` (its name) and
 the fields of that event:
 
     JobStarted      run_id, workers, spares, min_workers, command
@@ -19,6 +19,9 @@ the fields of that event:
     Suspected       worker, why, spared              (a hang that was reported and not punished)
     Saved           worker, version, path, error
     DrainRequested  why
+    NodeJoined      node, pid, address               (of its agent; a node beside the coordinator's)
+    NodeLost        node, workers, why
+    ClockCompared   node, pid, offset_s              (see `clocks`)
     JobEnded        status, reason, worker, step, slot, saved
 
 Names are past participles. Lines are written at once and in the order of their times; a crash of the machine

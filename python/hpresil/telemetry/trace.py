@@ -274,13 +274,21 @@ def read(path: Path) -> Trace:
 
 
 def read_all(run_dir: Path) -> list[Trace]:
-    """Return the traces of a run directory, agents first; an unreadable one is logged and left out.
+    """Return the traces of a run directory, agents first; an unreadable one is logged and left out."""
+    return _read_matching(run_dir, "trace")
 
-    Those of other nodes are among them if the nodes shared the directory.
+
+def read_nodes(run_dir: Path) -> list[Trace]:
+    """Return the traces of other nodes, which are there if they share the directory.
+
+    Those from before a node was lost and came back are among them, and those of jobs that ran here earlier.
     """
+    return _read_matching(run_dir, "nodes/*/trace", "nodes/*/earlier/*/trace")
+
+
+def _read_matching(run_dir: Path, *directories: str) -> list[Trace]:
     found = []
-    paths = [*run_dir.glob(f"trace/*{SUFFIX}"), *run_dir.glob(f"nodes/*/trace/*{SUFFIX}")]
-    for path in sorted(paths):
+    for path in sorted(path for pattern in directories for path in run_dir.glob(f"{pattern}/*{SUFFIX}")):
         try:
             found.append(read(path))
         except DataError as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hpresil.base.deadline import now
 from hpresil.launch.hosting import Hosting
 from hpresil.launch.picture import Picture
 from hpresil.launch.progress import Progress
@@ -36,7 +37,7 @@ def test_an_event_of_another_node_is_written_with_its_name_and_our_times(tmp_pat
         "self": 1,
         "node": "here",
     }
-    made._heard("far", m.Noted(event="WorkerReady", fields=fields))
+    made._heard("far", m.Noted(at=0.0, event="WorkerReady", fields=fields))
     (line,) = read(tmp_path / "events.jsonl")
     assert (line["event"], line["worker"], line["node"]) == ("WorkerReady", 3, "far")
     assert line["t"] > 0
@@ -60,7 +61,34 @@ def test_an_agent_that_tells_nonsense_does_not_end_the_job(
     tmp_path: Path, event: str, fields: dict[str, Any]
 ) -> None:
     made = hosting(tmp_path)
-    made._heard("far", m.Noted(event=event, fields=fields))
-    made._heard("far", m.Noted(event="WorkerReady", fields={"worker": 1}))
+    made._heard("far", m.Noted(at=0.0, event=event, fields=fields))
+    made._heard("far", m.Noted(at=0.0, event="WorkerReady", fields={"worker": 1}))
     assert read(tmp_path / "events.jsonl")[-1]["worker"] == 1
+    made.progress.close()
+
+
+def test_times_of_another_node_are_told_by_our_clock(tmp_path: Path) -> None:
+    made = hosting(tmp_path)
+    theirs = now() - 10_000.0
+    made._heard("far", m.AgentJoined(node="far", pid=7, address="far:1"))
+    made._heard("far", m.Alive(at=theirs))
+    made._heard("far", m.Alive(at=theirs - 0.2))  # a slow one says nothing new
+    lost = {"worker": 3, "last_stamp": theirs - 2.0}
+    made._heard("far", m.Noted(at=theirs, event="WorkerLost", fields=lost))
+    joined, compared, noted = read(tmp_path / "events.jsonl")
+    assert (joined["event"], compared["event"]) == ("NodeJoined", "ClockCompared")
+    assert (compared["node"], compared["pid"]) == ("far", 7)
+    assert compared["offset_s"] == pytest.approx(10_000.0, abs=0.5)
+    assert noted["t"] - noted["last_stamp"] == pytest.approx(2.0, abs=0.5)
+    made.progress.close()
+
+
+def test_a_clock_that_is_no_number_is_not_written_down(tmp_path: Path) -> None:
+    made = hosting(tmp_path)
+    made._heard("far", m.Alive(at=1.0))  # before it has joined
+    made._heard("far", m.AgentJoined(node="far", pid=7, address="far:1"))
+    made._heard("far", m.Alive(at=float("nan")))
+    made._heard("far", m.Noted(at=float("inf"), event="WorkerLost", fields={"worker": 3, "last_stamp": 2.0}))
+    assert [line["event"] for line in read(tmp_path / "events.jsonl")] == ["NodeJoined", "WorkerLost"]
+    assert read(tmp_path / "events.jsonl")[-1]["last_stamp"] == 2.0
     made.progress.close()
