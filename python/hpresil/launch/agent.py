@@ -106,7 +106,7 @@ class Agent:
         stack.callback(self._sockets.close)
         self._guard.add_directory(self._sockets.path)
         self._failures = Failures(self._terminal, self._picture)
-        self._traces = trace.keep(directory.traces, self._node)
+        self._traces = trace.keep(directory.traces, self._node, self._terminal.warn)
         stack.callback(self._traces.close)
         self._arenas = Arenas()
         stack.callback(self._arenas.close)

@@ -106,7 +106,10 @@ class Conversation:
         h = self._h
         try:
             first = h.progress.committed(worker, message)
-        except (Divergence, DataError, ValueError) as error:
+        except DataError as error:
+            self.stop(str(error), worker, message.step, sound=True)
+            return
+        except (Divergence, ValueError) as error:
             self.stop(f"{type(error).__name__}: {error}", worker, message.step)
             return
         every = h.snapshot_every
@@ -216,6 +219,6 @@ class Conversation:
         """The kernel has finished with a worker."""
         self._h.frames.reaped(worker.id)
 
-    def stop(self, reason: str, worker: int = -1, step: int = -1) -> None:
-        """End the job for a reason that the coordinator does not know."""
-        self._h.client.say(m.Broken(reason=reason, worker=worker, step=step))
+    def stop(self, reason: str, worker: int = -1, step: int = -1, *, sound: bool = False) -> None:
+        """End the job for a reason that the coordinator does not know; ``sound``: after its state is saved."""
+        self._h.client.say(m.Broken(reason=reason, worker=worker, step=step, sound=sound))

@@ -54,7 +54,7 @@ class Hosting:
         """Open the files and start the coordinator; ``stack`` takes both down again."""
         job, directory = self._job, self._directory
         recorder = Recorder(job.record, self._resume or 0)
-        self.progress = Progress(directory, recorder, self._picture)
+        self.progress = Progress(directory, recorder, self._picture, self._terminal.warn)
         stack.callback(self.progress.close)
         self.server = Server(
             socket,
@@ -162,5 +162,6 @@ class Hosting:
         try:
             self.progress.committed(worker, committed)
         except (Divergence, DataError, ValueError, OverflowError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            self.server.break_off(m.Broken(reason=reason, worker=worker, step=committed.step))
+            sound = isinstance(error, DataError)
+            reason = str(error) if sound else f"{type(error).__name__}: {error}"
+            self.server.break_off(m.Broken(reason=reason, worker=worker, step=committed.step, sound=sound))

@@ -43,14 +43,17 @@ class Progress:
         directory: Where everything goes.
         recorder: The record; it raises Divergence when two reports of a step differ.
         picture: Told of every commit.
+        tell: Told, for people, of what cannot be written down.
 
     Attributes:
         on_event: Called with every event once it is written.
     """
 
-    def __init__(self, directory: RunDirectory, recorder: Recorder, picture: Picture) -> None:
+    def __init__(
+        self, directory: RunDirectory, recorder: Recorder, picture: Picture, tell: Callable[[str], None]
+    ) -> None:
         self._recorder, self._picture = recorder, picture
-        self._events, self._metrics = EventLog(directory.events), EventLog(directory.metrics)
+        self._events, self._metrics = EventLog(directory.events, tell), EventLog(directory.metrics, tell)
         self.on_event: Callable[[Event], None] | None = None
         self._told: set[tuple[str, object]] = set()
         self._logged: dict[int, set[str]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import subprocess
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from hpresil.telemetry.metrics import Metrics
 
 NEWEST_S = 120.0
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 SWITCH_S = 0.0005  # the event loop must not wait 5 ms for a thread that draws a box
 # In a process of its own: it imports torch, which the agent must not carry around for the job's life.
 NEWEST = (
@@ -36,8 +38,15 @@ def start(job: Job) -> int:
         ConfigError: nothing was started, and the message says why.
     """
     hosts = job.cluster is None or job.cluster.hosts
-    with serve_metrics(job.metrics_addr, job.metrics_port if hosts else 0) as metrics:
-        return _start(job, metrics)
+    try:
+        with serve_metrics(job.metrics_addr, job.metrics_port if hosts else 0) as metrics:
+            return _start(job, metrics)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise ConfigError(
+            f"the run directory cannot be written: {error.strerror}; make room, or choose another --run-dir"
+        ) from error
 
 
 def _start(job: Job, metrics: Metrics | None) -> int:

@@ -93,6 +93,10 @@ class Terminal:
         if not self._quiet:
             self._put(text)
 
+    def warn(self, text: str) -> None:
+        """Write one line about this node, which no other agent shows."""
+        self._put(text)
+
     def show(self, box: Box) -> None:
         """Show a failure."""
         self._put(box)

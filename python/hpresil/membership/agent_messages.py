@@ -95,9 +95,13 @@ class FrameSealed(Message, frozen=True, kw_only=True):
 
 
 class Broken(Message, frozen=True, kw_only=True):
-    """Something the coordinator cannot see makes the job impossible; ``worker`` and ``step``: -1 for none."""
+    """Something the coordinator cannot see makes the job impossible; ``worker`` and ``step``: -1 for none.
+
+    ``sound``: nothing is wrong with the state, so it is saved first.
+    """
 
     reason: str
+    sound: bool = False
     worker: int = -1
     step: int = -1
 

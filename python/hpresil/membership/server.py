@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hpresil.base import spans
@@ -123,7 +123,7 @@ class Server:
         self._events.put_nowait(broken)
 
     async def failed(self) -> None:
-        """Wait for a defect or a failing disk to end the coordinator, and raise its error."""
+        """Wait for a defect to end the coordinator, and raise its error."""
         assert self._failed is not None
         await asyncio.shield(self._failed)
 
@@ -173,15 +173,30 @@ class Server:
             self._rendezvous.advance(state.generation)
             if isinstance(event, WorkerLost):
                 self._rendezvous.forget(event.worker)
-            if changed and self._journal is not None:
-                self._journal.append(event, now, state.generation)
-                if any(map(_is_decision, actions)):
-                    await asyncio.to_thread(self._journal.sync)
-                    spans.add("decide", int(now * 1e9), generation=state.generation)
+            durable = not changed or await self._written_down(event, now, actions)
             for action in actions:
-                self._send(action)
+                if durable or isinstance(action, JobEnded) or not _is_decision(action):
+                    self._send(action)
             if changed and self._on_state is not None:
                 self._on_state(state)
+
+    async def _written_down(self, event: Event, at: float, actions: Sequence[ToAgent]) -> bool:
+        """Journal an event, durably if a decision follows; return False if that is not possible any more."""
+        if self._journal is None:
+            return self._journal_path is None
+        try:
+            self._journal.append(event, at, self.state.generation)
+            if any(map(_is_decision, actions)):
+                await asyncio.to_thread(self._journal.sync)
+                spans.add("decide", int(at * 1e9), generation=self.state.generation)
+        except OSError as error:
+            self._journal.give_up()
+            self._journal = None
+            log.error("the journal cannot be written", exc_info=error)
+            reason = f"the journal {self._journal_path} cannot be written: {error.strerror}"
+            self.break_off(Broken(reason=f"{reason}; make room there", sound=True))
+            return False
+        return True
 
     def _send(self, action: ToAgent) -> None:
         match action:

@@ -96,7 +96,10 @@ class Clocks:
                 self._known.add((node, event["pid"]))
             case "ClockCompared":
                 reading = (event["t"] - event["offset_s"], event["offset_s"])
-                self._readings.setdefault((node, event["pid"]), []).append(reading)
+                known = self._readings.setdefault((node, event["pid"]), [])
+                while known and known[-1][1] > reading[1] and reading[0] - known[-1][0] < WINDOW_S:
+                    known.pop()  # it was a slow message
+                known.append(reading)
             case "WorkerStarted" if node in self._agents:
                 self._agent_of[event["worker"], event["pid"]] = (node, self._agents[node])
 

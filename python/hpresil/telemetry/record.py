@@ -10,8 +10,7 @@ are read back from the file, so steps that are made again after a fall-back are 
 
     {"step", "loss", "grad_norm", "state", "samples", "generation", "world_size", "time"}
 
-Floats are ``float.hex()`` strings, so nothing is rounded. Generation, world size and time tell the
-story of the run and are never compared.
+Floats are ``float.hex()`` strings: nothing is rounded. Generation, world size and time are never compared.
 
 Not guaranteed: lines are handed to the kernel one by one, but fsynced at `close` only; after a power
 failure the record may lack its end. Not thread safe.
@@ -235,13 +234,12 @@ class Recorder:
         raw = msgspec.json.encode(line) + b"\n"
         if self.path is not None:
             try:
-                written = os.pwrite(self._fd, raw, self._bytes)
-                if written < len(raw):
-                    raise OSError(0, f"only {written} of {len(raw)} bytes were written")
+                _write_all(self._fd, raw, self._bytes)
             except OSError as error:
                 if self._fd >= 0:
                     os.ftruncate(self._fd, self._bytes)
-                raise DataError(f"cannot write step {line.step} to {self.path}: {error.strerror}") from error
+                why = f"cannot write step {line.step} to the record {self.path}: {error.strerror}"
+                raise DataError(f"{why}; make room there") from error
             self._offsets.append(self._bytes)
         self._bytes += len(raw)
         self._recent[line.step] = (line, worker)
@@ -281,6 +279,12 @@ class Recorder:
                 self._offsets.append(self._bytes)
                 self._bytes += len(raw)
                 yield raw
+
+
+def _write_all(fd: int, data: bytes, offset: int) -> None:
+    while data:
+        written = os.pwrite(fd, data, offset)
+        data, offset = data[written:], offset + written
 
 
 def _check(earlier: tuple[Line, int | None], later: Line, worker: int) -> None:

@@ -22,7 +22,7 @@ def hosting(directory: Path) -> Hosting:
     terminal: Any = SimpleNamespace(say=lambda text: None)
     made = Hosting(job, SimpleNamespace(), None, Picture(), terminal)  # type: ignore[arg-type]
     files: Any = SimpleNamespace(events=directory / "events.jsonl", metrics=directory / "metrics.jsonl")
-    made.progress = Progress(files, Recorder(None, 0), made._picture)
+    made.progress = Progress(files, Recorder(None, 0), made._picture, lambda text: None)
     return made
 
 
