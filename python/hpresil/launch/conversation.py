@@ -220,5 +220,5 @@ class Conversation:
         self._h.frames.reaped(worker.id)
 
     def stop(self, reason: str, worker: int = -1, step: int = -1, *, sound: bool = False) -> None:
-        """End the job for a reason that the coordinator does not know; ``sound``: after its state is saved."""
+        """End the job for a reason that the coordinator does not know; ``sound``: save the state first."""
         self._h.client.say(m.Broken(reason=reason, worker=worker, step=step, sound=sound))

@@ -1,7 +1,7 @@
 """What happened in a job, one JSON line each: `events.jsonl` in the run directory.
 
-A line has ``t`` (monotonic seconds of the coordinator's machine), ``wall`` (Unix seconds), ``event`` (its name) and
-the fields of that event:
+A line has ``t`` (monotonic seconds of the coordinator's machine), ``wall`` (Unix seconds), ``event`` (its
+name) and the fields of that event:
 
     JobStarted      run_id, workers, spares, min_workers, command
     WorkerStarted   worker, index, pid, spare
@@ -73,8 +73,8 @@ class EventLog:
             self.unwritten += 1
             self._missing += 1
             if self._missing == 1:
-                why = f"{self._path} cannot be written ({error.strerror}): the job goes on, and what belongs there"
-                self._tell(f"{why} is missing until it can be")
+                what = f"{self._path} cannot be written ({error.strerror})"
+                self._tell(f"{what}: the job goes on, its lines are missing until it can be")
             return
         if self._missing:
             self._tell(f"{self._path} can be written again; {self._missing} lines are missing there")

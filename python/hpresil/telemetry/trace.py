@@ -49,22 +49,18 @@ class TraceKeeper:
         node: The name of this node.
         memory_spans: How many spans a process may write between two looks.
         file_spans: How many spans a file holds; the oldest are overwritten.
+
+    Attributes:
         tell: Told once, for people, when a file cannot be written; on the keeper's thread.
     """
 
     def __init__(
-        self,
-        directory: Path,
-        node: str,
-        *,
-        memory_spans: int = MEMORY_SPANS,
-        file_spans: int = FILE_SPANS,
-        tell: Callable[[str], None] = log.warning,
+        self, directory: Path, node: str, *, memory_spans: int = MEMORY_SPANS, file_spans: int = FILE_SPANS
     ) -> None:
         self._directory, self._node = directory, node
         self._memory_spans, self._file_spans = memory_spans, file_spans
         self.on_data: OnData | None = None
-        self._tell = tell
+        self.tell: Callable[[str], None] = log.warning
         self.unwritten = 0
         self._kept: list[_Kept] = []
         self._wake = threading.Event()
@@ -136,7 +132,7 @@ class TraceKeeper:
         except OSError as error:
             self.unwritten += 1
             if self.unwritten == 1:
-                self._tell(f"{kept.path} cannot be written ({error.strerror}); its trace may lack spans")
+                self.tell(f"{kept.path} cannot be written ({error.strerror}); its trace may lack spans")
             return
         if self.on_data is not None and kept.worker >= 0:
             for piece in copied:
@@ -147,7 +143,8 @@ class TraceKeeper:
 
 def keep(directory: Path, node: str, tell: Callable[[str], None] = log.warning) -> TraceKeeper:
     """Return a keeper of the node's traces, that of this process among them."""
-    keeper = TraceKeeper(directory, node, tell=tell)
+    keeper = TraceKeeper(directory, node)
+    keeper.tell = tell
     name = "agent-" + re.sub(r"[^A-Za-z0-9._-]", "_", node)
     with keeper.lent(name, -1) as fd:
         spans.attach(fd)

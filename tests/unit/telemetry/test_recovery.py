@@ -135,8 +135,7 @@ def test_a_disk_that_was_full_costs_whole_lines_and_people_are_told(tmp_path, mo
     assert (tmp_path / "events.jsonl").read_bytes().count(b"\n") == 2
     assert [event["worker"] for event in read(tmp_path / "events.jsonl")] == [1, 4]
     assert [text.partition(" ")[2] for text in said] == [
-        "cannot be written (No space left on device): the job goes on, and what belongs there is missing until "
-        "it can be",
+        "cannot be written (No space left on device): the job goes on, its lines are missing until it can be",
         "can be written again; 2 lines are missing there",
     ]
     log.close()
