@@ -138,6 +138,9 @@ class Hosting:
             log.warning("event %.100r of node %s cannot be written: %r", noted.event, node, error)
 
     def _node_lost(self, node: str, why: str) -> None:
+        """Write down that another node is lost: the end of this agent's own connection is the job's."""
+        if self._job.cluster is None or node == self._job.cluster.node:
+            return
         workers = [w.id for w in self.server.state.workers.values() if w.node == node]
         if self.server.state.phase != "ended":
             self.progress.event("NodeLost", node=node, workers=workers, why=why)
