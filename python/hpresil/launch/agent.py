@@ -69,7 +69,6 @@ class Agent:
     ) -> None:
         self._job, self._directory, self._resume, self._metrics = job, directory, resume, metrics
         self._node = job.cluster.node if job.cluster else socket.gethostname()
-        self._network = Network(self._node, job.cluster)
         self._hosting: Hosting | None = None
         self._client: Client
         self._frames: FrameTraffic
@@ -99,6 +98,7 @@ class Agent:
         job, directory = self._job, self._directory
         self._terminal = Terminal(quiet=job.cluster is not None and not job.cluster.hosts)
         stack.callback(self._terminal.close)
+        self._network = Network(self._node, job.cluster, self._picture.refusals, self._terminal.warn)
         self._guard = Guard()
         stack.callback(self._guard.close, self._loop)
         self._guard.watch_in(self._loop)
@@ -143,7 +143,8 @@ class Agent:
             over=self._ended.done,
         )
         self._workers = attendance.workers
-        links = Links(self._workers, lambda w, said: attendance.conversation.said(w, said), attendance.end)
+        said, refusals = lambda w, message: attendance.conversation.said(w, message), self._picture.refusals
+        links = Links(self._workers, said, attendance.end, refusals)
         self._frames = FrameTraffic(self._ways(links))
         attendance.conversation = Conversation(self._hands(links))
         stack.push_async_callback(links.close)
@@ -154,7 +155,7 @@ class Agent:
 
     async def _begin_work(self, stack: AsyncExitStack) -> None:
         attendance = self._attendance
-        reporter = status.Reporter(self._describe)
+        reporter = status.Reporter(self._describe, self._picture.refusals)
         stack.callback(reporter.close)
         await reporter.start(self._sockets.status)
         watch = Watch(self._workers, self._picture, self._job.config, attendance.hung, attendance.spared)
@@ -197,9 +198,8 @@ class Agent:
         )
 
     def _announce(self) -> None:
-        job, pids = self._job, {"pid": os.getpid(), "guardian": self._guard.pid}
-        facts = pids | {"node": self._node, "run_id": job.run_id}
-        self._directory.announce(facts | self._sockets.places())
+        job, facts = self._job, {"pid": os.getpid(), "guardian": self._guard.pid, "node": self._node}
+        self._directory.announce({**facts, "run_id": job.run_id, **self._sockets.places()})
         if self._hosting is not None:
             self._hosting.begun()
         self._terminal.say(f"{job.crew(self._resume)}; logs and events are in {self._directory.path}")

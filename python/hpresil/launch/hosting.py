@@ -63,6 +63,7 @@ class Hosting:
             listen=job.cluster.listen() if job.cluster else None,
             on_said=self._heard,
             on_lost=self._node_lost,
+            refusals=self._picture.refusals,
         )
         stack.push_async_callback(self.server.close)
         await self.server.start()

@@ -26,6 +26,8 @@ from hpresil.native import set_pdeathsig
 RETURN_S = 1.0
 MAX_RETURNS = 16
 LEAVE_S = 15.0
+NOTHING_STARTED = 2
+"""Exit status of an agent that did not begin; the others would wait for its coordinator."""
 POLL_S = 0.05
 LOOPBACK = "127.0.0.1"
 PLACE = "HPRESIL_LOCAL_NODE"
@@ -92,6 +94,9 @@ class _Family:
             while (status := self._agents[0].poll()) is None:
                 self._look_after()
                 time.sleep(POLL_S)
+            if status == NOTHING_STARTED:
+                self._signalled(signal.SIGTERM, None)
+                self._signalled(signal.SIGTERM, None)
             return status if status >= 0 else 128 - status
         finally:
             self._end()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from hpresil.membership.client import Client
 from hpresil.membership.connections import Listen
 from hpresil.membership.refusals import Refusals
 from hpresil.membership.tls import Credentials
+
+QUIET_S = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +60,14 @@ class Network:
     Args:
         node: Its name.
         cluster: Where it stands; None: it is the only one.
+        refusals: Counts what is turned away at its door.
+        tell: Told, for people, when the coordinator is not there yet.
     """
 
-    def __init__(self, node: str, cluster: Cluster | None) -> None:
-        self._node, self._cluster = node, cluster
+    def __init__(
+        self, node: str, cluster: Cluster | None, refusals: Refusals, tell: Callable[[str], None]
+    ) -> None:
+        self._node, self._cluster, self._refusals, self._tell = node, cluster, refusals, tell
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def connect(self, here: Path, stack: AsyncExitStack) -> Client:
@@ -69,9 +76,13 @@ class Network:
         if cluster is None or cluster.hosts:
             self._client = await Client.connect(here)
         else:
-            self._client = await Client.call(
-                cluster.host, cluster.port, cluster.credentials, cluster.connect_timeout_s
-            )
+            place, longest_s = f"{cluster.host}:{cluster.port}", cluster.connect_timeout_s
+            news = f"waiting for the coordinator at {place}, for {longest_s:g} s at most"
+            late = asyncio.get_running_loop().call_later(QUIET_S, self._tell, news)
+            try:
+                self._client = await Client.call(cluster.host, cluster.port, cluster.credentials, longest_s)
+            finally:
+                late.cancel()
         stack.push_async_callback(self._client.close)
         return self._client
 
@@ -83,7 +94,7 @@ class Network:
         self._peers = frames.peers = Peers(
             self._cluster.credentials,
             arenas,
-            Refusals(),
+            self._refusals,
             stored=frames.stored,
             hold=frames.hold,
             release=frames.release,

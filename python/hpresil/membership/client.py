@@ -68,13 +68,18 @@ class Client:
             ConfigError: Whoever listens there does not belong to the job.
         """
         deadline = Deadline(timeout_s, f"a connection to the coordinator at {host}:{port}")
-        while True:
+        why = ""
+        while not deadline.expired():
             try:
                 reader, writer = await call(host, port, credentials, max(deadline.remaining(), RETRY_S))
                 return cls(reader, writer, send_timeout_s)
-            except (OSError, TimeoutError):
-                deadline.check()
+            except (OSError, TimeoutError) as error:
+                why = str(error) or why or "no answer"
                 await asyncio.sleep(RETRY_S)
+        raise DeadlineExceeded(
+            f"no coordinator answered at {host}:{port} within {timeout_s:g} s ({why}): start the first node, "
+            f"check --coordinator, and let port {port} through the firewalls between the two"
+        )
 
     async def stay(self) -> None:
         """Say `Alive` every second, until cancelled."""

@@ -199,6 +199,7 @@ class Connections:
             return None
         if first.node in self._agents:
             reason = f"node {first.node!r} is connected already (process {first.pid} claims it again)"
+            reason += "; give each agent a --node-name of its own"
             self._refusals.turn_away("second agent", reason)
         elif first.build not in ("", VERSION):
             reason = f"it runs hpresil {first.build}, the coordinator {VERSION}; install the same version"

@@ -65,6 +65,7 @@ class Server:
         on_state: Called with each new state, after its actions were sent.
         on_said: Called with what agents say, before anything follows from it.
         on_lost: Called with the name of a node whose connection has ended, and why.
+        refusals: Where to count what is turned away; None: its own.
         now: The clock, in monotonic seconds.
         tick_s: How often deadlines are looked at.
     """
@@ -79,11 +80,12 @@ class Server:
         on_state: Callable[[State], None] | None = None,
         on_said: Callable[[str, FromAgent], None] | None = None,
         on_lost: Callable[[str, str], None] | None = None,
+        refusals: Refusals | None = None,
         now: Callable[[], float] = monotonic,
         tick_s: float = TICK_S,
     ) -> None:
         self.state = machine.begin(settings, now())
-        self._refusals = Refusals()
+        self._refusals = refusals or Refusals()
         self._journal_path = journal_path
         self._journal: Journal | None = None
         self._on_state, self._on_said, self._on_lost = on_state, on_said, on_lost
