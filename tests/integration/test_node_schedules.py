@@ -61,7 +61,8 @@ def test_a_random_schedule_with_lost_nodes_does_not_show(
     print(f"seed {seed}: {faults}")
     done = job.run(tmp_path / "job", script, "--steps", STEPS, nproc=2, spares=1, flags=FLAGS, faults=faults)
     assert done.status == 0, f"{done.output}\n{job.logs(done.directory)}"
-    assert "node" in done.fired, f"no fault fired at the node: {faults}"
+    # The second loss can come first: the end of a block bears the version, which is that of the next step.
+    assert {"node", "again"} & done.fired.keys(), f"no fault fired at the node: {faults}"
     assert done.happened("NodeLost"), "the loss of the node was not noticed as such"
     assert lines(done.record) == lines(undisturbed[script])
     print(f"fired: {sorted(done.fired)}")

@@ -38,6 +38,7 @@ PHASES = ("detect", "regroup", "restore", "first_step", "total")
 STEP_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 300)
 RECOVERY_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 CLOSE_S = 2.0
+POLL_S = 0.1
 SCRAPE_S = 5.0
 MAX_SCRAPES = 16
 
@@ -243,8 +244,9 @@ class MetricsServer:
             ) from error
         self._server.set_app(make_wsgi_app(metrics.registry))
         metrics.scrapes_refused = lambda: self._server.turned_away
-        serve = self._server.serve_forever
-        self._thread = threading.Thread(target=serve, name="hpresil-metrics", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(POLL_S,), name="hpresil-metrics", daemon=True
+        )
         self._thread.start()
 
     def close(self) -> None:

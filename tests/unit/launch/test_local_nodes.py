@@ -14,6 +14,5 @@ def test_the_port_of_the_coordinator_is_kept_for_it() -> None:
         port = reserved.getsockname()[1]
         with socket.socket() as other, pytest.raises(OSError, match="in use"):
             other.bind((LOOPBACK, port))
-        with socket.create_server((LOOPBACK, port)) as coordinator:
-            with socket.create_connection((LOOPBACK, port), timeout=5):
-                assert coordinator.getsockname()[1] == port
+        with socket.create_server((LOOPBACK, port)), socket.create_connection((LOOPBACK, port), timeout=5):
+            pass

@@ -174,7 +174,9 @@ def scraped(port):
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(raw=binary(max_size=2048), begin=sampled_from([b"", b"GET ", b"GET /metrics HTTP/1.1\r\n", b"\x16\x03"]))
+@given(
+    raw=binary(max_size=2048), begin=sampled_from([b"", b"GET ", b"GET /metrics HTTP/1.1\r\n", b"\x16\x03"])
+)
 def test_whatever_bytes_come_metrics_are_served_and_nothing_is_printed(capfd, raw, begin):
     port = free_port()
     with serve_metrics("127.0.0.1", port):
