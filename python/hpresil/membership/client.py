@@ -8,6 +8,7 @@ its workers, and comes back as a new one.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -74,7 +75,7 @@ class Client:
                 reader, writer = await call(host, port, credentials, max(deadline.remaining(), RETRY_S))
                 return cls(reader, writer, send_timeout_s)
             except (OSError, TimeoutError) as error:
-                why = str(error) or why or "no answer"
+                why = os.strerror(error.errno) if error.errno else why or "no answer"
                 await asyncio.sleep(RETRY_S)
         raise DeadlineExceeded(
             f"no coordinator answered at {host}:{port} within {timeout_s:g} s ({why}): start the first node, "

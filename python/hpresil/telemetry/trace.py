@@ -284,10 +284,7 @@ def read_all(run_dir: Path) -> list[Trace]:
 
 
 def read_nodes(run_dir: Path) -> list[Trace]:
-    """Return the traces of other nodes, which are there if they share the directory.
-
-    Those from before a node was lost and came back are among them, and those of jobs that ran here earlier.
-    """
+    """Return what other nodes left if they share the directory, in earlier lives and jobs as well."""
     return _read_matching(run_dir, "nodes/*/trace", "nodes/*/earlier/*/trace")
 
 

@@ -90,7 +90,7 @@ def test_whatever_bytes_come_workers_are_heard(tmp_path: Path, data: bytes, fram
     async def scenario() -> None:
         async def heard(path: Path, heard: list[Any]) -> None:
             await throw(path, raw)
-            reader, writer = await asyncio.open_unix_connection(str(path))
+            _, writer = await asyncio.open_unix_connection(str(path))
             write_message(writer, m.Hello(worker=0, pid=os.getpid()))
             while not heard:
                 await asyncio.sleep(0.005)

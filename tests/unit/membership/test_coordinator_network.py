@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from at_the_door import HOST, OURS, eventually, free_port, run, throw
 from hypothesis import given, settings, strategies as st
 
-from hpresil.base.errors import ConfigError
+from hpresil.base.errors import ConfigError, DeadlineExceeded
 from hpresil.membership import connections, messages as m
 from hpresil.membership.client import Client
 from hpresil.membership.connections import Connections, Listen
@@ -151,5 +152,32 @@ def test_a_pause_of_the_coordinator_itself_is_no_silence_of_the_agents(
                 made.drop_silent()
             await eventually(lambda: gone == ["far"])
         await made.close()
+
+    run(scenario)
+
+
+def test_a_coordinator_that_nobody_hosts_is_an_error_that_says_what_to_look_at() -> None:
+    async def scenario() -> None:
+        port = free_port()
+        with pytest.raises(DeadlineExceeded) as caught:
+            await Client.call(HOST, port, OURS, 0.3)
+        assert f"no coordinator answered at {HOST}:{port} within 0.3 s" in str(caught.value)
+        assert "refused" in str(caught.value).lower()
+        assert f"let port {port} through the firewalls" in str(caught.value)
+
+    run(scenario)
+
+
+def test_a_firewall_that_drops_what_is_sent_is_waited_for_no_longer_than_the_deadline() -> None:
+    async def scenario() -> None:
+        with socket.socket() as full, socket.socket() as first:
+            full.bind((HOST, 0))
+            full.listen(0)  # once its queue is full, the kernel drops what comes
+            port = full.getsockname()[1]
+            first.connect((HOST, port))
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(DeadlineExceeded, match=r"within 0\.5 s \(no answer\)"):
+                await Client.call(HOST, port, OURS, 0.5)
+            assert asyncio.get_running_loop().time() - began < 3.0
 
     run(scenario)
