@@ -8,25 +8,20 @@ from typing import Any
 import pytest
 
 import job
+import records
 from hpresil.checkpoint import saved
 from hpresil.telemetry import story
+from records import compared
 from small_disk import mounts_or_skip, on_a_small_disk
 
 SCRIPT = "train_small.py"
 STEPS = 24
-FIELDS = ("step", "loss", "grad_norm", "state", "samples")
-
-
-def lines(record: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
-    return [tuple(line[name] for name in FIELDS) for line in record]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> records.Compared:
     mounts_or_skip()
-    done = job.run(tmp_path_factory.mktemp("alone"), SCRIPT, "--steps", STEPS)
-    assert done.status == 0, done.output
-    return lines(done.record)
+    return records.undisturbed(tmp_path_factory.mktemp("alone"), SCRIPT, STEPS)
 
 
 def test_a_disk_that_fills_ends_the_job_in_words_and_what_was_saved_before_goes_on(
@@ -58,7 +53,7 @@ def test_a_disk_that_fills_ends_the_job_in_words_and_what_was_saved_before_goes_
 
     again = job.run(after, SCRIPT, "--steps", STEPS, nproc=2, flags=("--resume",))
     assert again.status == 0, again.output
-    assert lines(again.record) == undisturbed
+    assert compared(again.record) == undisturbed
 
 
 def test_a_job_does_not_start_on_a_full_disk(undisturbed: list[Any], tmp_path: Path) -> None:
@@ -79,7 +74,7 @@ def test_a_full_disk_of_another_node_costs_what_it_writes_down(
     done = job.run(run, SCRIPT, *arguments, flags=flags, inside=on_a_small_disk(disk, tmp_path / "after"))
     assert done.status == 0, done.output
     assert "cannot be written (No space left on device); its trace may lack spans" in done.output
-    assert lines(done.record) == undisturbed
+    assert compared(done.record) == undisturbed
 
 
 def test_shared_memory_that_is_full_harms_nothing(undisturbed: list[Any], tmp_path: Path) -> None:
@@ -89,4 +84,4 @@ def test_shared_memory_that_is_full_harms_nothing(undisturbed: list[Any], tmp_pa
     done = job.run(run, SCRIPT, "--steps", STEPS, nproc=2, spares=1, faults=faults, inside=small)
     assert done.status == 0, done.output
     assert "loss" in done.fired
-    assert lines(done.record) == undisturbed
+    assert compared(done.record) == undisturbed

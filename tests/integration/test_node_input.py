@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 
 import job
+import records
 from hpresil.telemetry import story
 from launched import Launched
+from records import compared
 
 SCRIPT = "train_small.py"
 STEPS = 30
-FIELDS = ("step", "loss", "grad_norm", "state", "samples")
 WRONG_WALL_CLOCK = Path(__file__).parent / "scripts" / "wall_clock"
 FAR_S = 100_000
 OTHER_CLOCK = (
@@ -41,15 +42,9 @@ GARBAGE = (
 )
 
 
-def lines(path: Path) -> list[tuple[Any, ...]]:
-    return [tuple(json.loads(line)[name] for name in FIELDS) for line in path.read_text().splitlines()]
-
-
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
-    done = job.run(tmp_path_factory.mktemp("alone"), SCRIPT, "--steps", STEPS)
-    assert done.status == 0, done.output
-    return lines(done.directory / "record.jsonl")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> records.Compared:
+    return records.undisturbed(tmp_path_factory.mktemp("alone"), SCRIPT, STEPS)
 
 
 class Nodes:
@@ -108,7 +103,7 @@ def test_who_does_not_belong_is_told_why_and_the_job_waits_for_who_does(
         with nodes.agent(1) as second:
             assert first.ended(40) == 0, first.story()
             assert second.ended(20) == 0, second.story()
-    assert lines(tmp_path / "record.jsonl") == undisturbed
+    assert compared(tmp_path / "record.jsonl") == undisturbed
 
 
 @pytest.mark.parametrize(
@@ -217,7 +212,7 @@ def test_garbage_at_every_listening_socket_of_a_job_does_not_show(
         assert refused["no worker"] >= 2, refused
         assert first.ended(40) == 0, first.story()
         assert second.ended(20) == 0, second.story()
-    assert lines(tmp_path / "record.jsonl") == undisturbed
+    assert compared(tmp_path / "record.jsonl") == undisturbed
 
 
 # ---------------------------------------------------------------------------------------- clocks
@@ -251,7 +246,7 @@ def test_clocks_that_differ_by_hours_do_not_show_and_all_that_is_told_fits_toget
             os.kill(lost["pid"], signal.SIGKILL)
             assert first.ended(60) == 0, first.story()
             assert second.ended(20) == 0, second.story()
-    assert lines(tmp_path / "record.jsonl") == undisturbed
+    assert compared(tmp_path / "record.jsonl") == undisturbed
 
     told = story.read(first.run_dir)
     recovery = next(r for r in told.recoveries if lost["worker"] in r.workers)
