@@ -24,6 +24,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from hpresil.base.errors import TransferFailed
 from hpresil.launch import kernel, status
 from hpresil.launch.attendance import Attendance
@@ -260,15 +262,9 @@ class Agent:
     async def _finish(self, ended: m.JobEnded) -> int:
         """Let go of the workers in the way this end asks for; return the exit status."""
         self._failures.job_ended(ended, self._directory.path)
-        self._progress.event(
-            "JobEnded",
-            status=ended.status,
-            reason=ended.reason,
-            worker=ended.worker,
-            step=ended.step,
-            slot=ended.slot,
-            saved=ended.saved,
-        )
+        fields = msgspec.structs.asdict(ended)
+        del fields["traceback"]  # it is in the box, and in the worker's log
+        self._progress.event("JobEnded", **fields)
         self._attendance.start_no_more()
         picture, job = self._picture, self._job
         may_leave = picture.released if ended.status == 0 else picture.stopped
