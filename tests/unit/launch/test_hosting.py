@@ -92,3 +92,12 @@ def test_a_clock_that_is_no_number_is_not_written_down(tmp_path: Path) -> None:
     assert [line["event"] for line in read(tmp_path / "events.jsonl")] == ["NodeJoined", "WorkerLost"]
     assert read(tmp_path / "events.jsonl")[-1]["last_stamp"] == 2.0
     made.progress.close()
+
+
+def test_the_end_of_this_agents_own_connection_is_no_lost_node(tmp_path: Path) -> None:
+    made = hosting(tmp_path)
+    made._node_lost("here", "the connection was closed")
+    made._job = SimpleNamespace(cluster=None)  # type: ignore[assignment]
+    made._node_lost("only one", "the connection was closed")
+    assert read(tmp_path / "events.jsonl") == []
+    made.progress.close()
