@@ -9,7 +9,7 @@ what it finds is written as an event:
     ClockCompared   node, pid, offset_s     (t of this event = that node's clock + offset_s)
 
 `Clock` reads those events: between two of them it goes along a straight line, so what was ordered on that
-node stays ordered. The error is the way of a message on a line that is not busy: on one machine 0.1 ms.
+node stays ordered. The error is the way of the quickest message, through the network and both event loops.
 """
 
 from __future__ import annotations

@@ -33,8 +33,6 @@ def test_who_waits_for_the_coordinator_says_so_once_and_not_for_ever(monkeypatch
                 made = network.Network("far", cluster, Refusals(), said.append)
                 await made.connect(Path("unused"), stack)
 
-        with pytest.raises(
-            DeadlineExceeded, match=rf"no coordinator answered at {HOST}:{port} within 0\.5 s"
-        ):
+        with pytest.raises(DeadlineExceeded, match=rf"no coordinator answered at {HOST}:{port} within"):
             asyncio.run(scenario())
     assert said == [f"waiting for the coordinator at {HOST}:{port}, for 0.5 s at most"]
