@@ -25,6 +25,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 LONGEST_RUN_S = 600.0
 WARM_UP_STEPS = 6
+HPRESIL = (sys.executable, "-m", "hpresil.cli.main", "run")
 Figures = dict[str, Any]
 
 
@@ -37,7 +38,7 @@ def ddp(directory: Path, *, workers: int, steps: int) -> Figures:
     directory.mkdir(parents=True)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(workers), str(HERE / "train_ddp.py")]
-    _run([*command, "--out", str(directory), "--steps", str(steps)], directory, {})
+    run([*command, "--out", str(directory), "--steps", str(steps)], directory, {})
     return _healthy(directory, range(WARM_UP_STEPS, steps))
 
 
@@ -53,9 +54,9 @@ def undisturbed(directory: Path, *, workers: int, steps: int, way: str) -> Figur
     """Run hpresil without a fault, gradients travelling in one of the `WAYS`."""
     directory.mkdir(parents=True)
     flags = [flag.format(workers=workers, half=-(-workers // 2)) for flag in WAYS[way]]
-    command = [sys.executable, "-m", "hpresil.cli.main", "run", "--run-dir", str(directory / "run"), *flags]
+    command = [*HPRESIL, "--run-dir", str(directory / "run"), *flags]
     command += ["--slots", str(workers), str(HERE / "train_hpresil.py")]
-    _run([*command, "--out", str(directory), "--steps", str(steps)], directory, {})
+    run([*command, "--out", str(directory), "--steps", str(steps)], directory, {})
     return _healthy(directory, range(WARM_UP_STEPS, steps))
 
 
@@ -64,7 +65,7 @@ def hpresil(
 ) -> Figures:
     """Run hpresil with a spare and one SIGKILL."""
     directory.mkdir(parents=True)
-    command = [sys.executable, "-m", "hpresil.cli.main", "run", "--run-dir", str(directory / "run")]
+    command = [*HPRESIL, "--run-dir", str(directory / "run")]
     command += ["--nproc-per-node", str(workers), "--spares", "1", "--slots", str(workers)]
     command += [str(HERE / "train_hpresil.py"), "--out", str(directory), "--steps", str(steps)]
     command += ["--resident", str(resident_gib)]
@@ -76,7 +77,7 @@ def hpresil(
         spec = {"log": str(directory), "faults": [{**fault, "step": kill_step}]}
         (directory / "faults.json").write_text(json.dumps(spec))
         environment["HPRESIL_FAILPOINTS"] = str(directory / "faults.json")
-    _run(command, directory, environment)
+    run(command, directory, environment)
     figures = _healthy(directory, range(WARM_UP_STEPS, kill_step))
     # A slot dies with its worker: from the kill on it is computed once more, exchanged and applied, with
     # nothing before and nothing beside it. The other slots are further on by then.
@@ -86,7 +87,8 @@ def hpresil(
     return {**figures, "floor_ms": floor_ms, **found, "over_step_ms": over_ms}
 
 
-def _run(command: Sequence[str], directory: Path, environment: dict[str, str]) -> None:
+def run(command: Sequence[str], directory: Path, environment: dict[str, str]) -> None:
+    """Run a command to its end. Raises Failed if it does not end well."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HPRESIL_")}
     paths = [str(ROOT / "python"), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths), **environment}

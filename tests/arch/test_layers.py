@@ -31,6 +31,7 @@ PURE = (
     "launch.hang",
     "telemetry.recovery",
     "telemetry.goodput",
+    "telemetry.clocks",
 )
 # Importing these files is no business of a decision. `typing.TYPE_CHECKING` imports count as well: a
 # decision that names a socket's type in a signature is no decision.

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 import job
+import records
+from records import MODELS, compared
 
 STEPS = 12
-MODELS = ("train_transformer.py", "train_conv.py")
 SCHEDULES = int(os.environ.get("HPRESIL_TEST_NODE_SCHEDULES", "8"))
-FIELDS = ("step", "loss", "grad_norm", "state", "samples")
 FLAGS = ("--local-nodes", "2", "--workers", "3")
 
 POINTS = (
@@ -38,30 +38,21 @@ def schedule(seed: int) -> list[dict[str, Any]]:
     return [node, *rng.choice(([], [worker], [again], [worker, again]))]
 
 
-def lines(record: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
-    return [tuple(line[name] for name in FIELDS) for line in record]
-
-
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
-    """The records of one worker that nothing happens to."""
-    records = {}
-    for script in MODELS:
-        done = job.run(tmp_path_factory.mktemp("alone"), script, "--steps", STEPS)
-        assert done.status == 0, done.output
-        records[script] = done.record
-    return records
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, records.Compared]:
+    return {script: records.undisturbed(tmp_path_factory.mktemp("alone"), script, STEPS) for script in MODELS}
 
 
 @pytest.mark.parametrize("seed", range(SCHEDULES))
 def test_a_random_schedule_with_lost_nodes_does_not_show(
-    seed: int, undisturbed: dict[str, list[dict[str, Any]]], tmp_path: Path
+    seed: int, undisturbed: dict[str, records.Compared], tmp_path: Path
 ) -> None:
     script, faults = MODELS[seed % 2], schedule(seed)
     print(f"seed {seed}: {faults}")
     done = job.run(tmp_path / "job", script, "--steps", STEPS, nproc=2, spares=1, flags=FLAGS, faults=faults)
     assert done.status == 0, f"{done.output}\n{job.logs(done.directory)}"
-    assert "node" in done.fired, f"no fault fired at the node: {faults}"
+    # The second loss can come first: the end of a block bears the version, which is that of the next step.
+    assert {"node", "again"} & done.fired.keys(), f"no fault fired at the node: {faults}"
     assert done.happened("NodeLost"), "the loss of the node was not noticed as such"
-    assert lines(done.record) == lines(undisturbed[script])
+    assert compared(done.record) == undisturbed[script]
     print(f"fired: {sorted(done.fired)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -10,25 +9,19 @@ from typing import Any
 
 import pytest
 
-import job
+import records
 from hpresil.telemetry import trace
 from launched import Launched
+from records import compared
 
 SCRIPT = "train_small.py"
 STEPS = 40
-FIELDS = ("step", "loss", "grad_norm", "state", "samples")
 TWO_NODES = ("--local-nodes", "2", "--nproc-per-node", "2", "--record-state-every", "1")
 
 
-def lines(path: Path) -> list[tuple[Any, ...]]:
-    return [tuple(json.loads(line)[name] for name in FIELDS) for line in path.read_text().splitlines()]
-
-
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
-    done = job.run(tmp_path_factory.mktemp("alone"), SCRIPT, "--steps", STEPS)
-    assert done.status == 0, done.output
-    return lines(done.directory / "record.jsonl")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> records.Compared:
+    return records.undisturbed(tmp_path_factory.mktemp("alone"), SCRIPT, STEPS)
 
 
 def started(directory: Path, *flags: str, steps: int = STEPS, slow: float = 0.0) -> Launched:
@@ -54,7 +47,7 @@ def test_two_nodes_give_the_record_of_one_worker(undisturbed: list[Any], tmp_pat
         assert launched.ended(60) == 0, launched.story()
         nodes = [node_of(launched, worker) for worker in range(3)]
         assert sorted(nodes) == ["node0", "node0", "node1"]
-    assert lines(tmp_path / "record.jsonl") == undisturbed
+    assert compared(tmp_path / "record.jsonl") == undisturbed
     moved = [moved_bytes(tmp_path / "run", worker) for worker in range(3)]
     for node in set(nodes):
         arrived = [moved[worker][0] for worker in range(3) if nodes[worker] == node]
@@ -81,4 +74,4 @@ def test_a_lost_node_shrinks_the_group_and_its_return_lets_it_grow(
     assert sizes[0] == 4
     assert min(sizes) == 2, f"the group did not shrink to one node at once: {sizes}"
     assert sizes[-1] == 4, f"the group did not grow back: {sizes}"
-    assert lines(tmp_path / "record.jsonl") == undisturbed
+    assert compared(tmp_path / "record.jsonl") == undisturbed

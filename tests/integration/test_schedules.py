@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 import job
+import records
+from records import MODELS, compared
 
 STEPS = 12
-MODELS = ("train_transformer.py", "train_conv.py")
 SCHEDULES = 32
-FIELDS = ("step", "loss", "grad_norm", "state", "samples")
 
 STEP_POINTS = (
     "slot.begin", "slot.end", "reduce.begin", "reduce.exchanged", "vote.counted", "apply.begin", "apply.end",
@@ -51,40 +51,30 @@ def schedule(seed: int) -> list[dict[str, Any]]:
     return faults
 
 
-def lines(record: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
-    return [tuple(line[name] for name in FIELDS) for line in record]
-
-
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
-    """The records of one worker that nothing happens to."""
-    records = {}
-    for script in MODELS:
-        done = job.run(tmp_path_factory.mktemp("alone"), script, "--steps", STEPS)
-        assert done.status == 0, done.output
-        records[script] = done.record
-    return records
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, records.Compared]:
+    return {script: records.undisturbed(tmp_path_factory.mktemp("alone"), script, STEPS) for script in MODELS}
 
 
 @pytest.mark.parametrize("workers", [2, 3, 4])
 @pytest.mark.parametrize("script", MODELS)
 def test_every_world_size_gives_the_same_record(
-    workers: int, script: str, undisturbed: dict[str, list[dict[str, Any]]], tmp_path: Path
+    workers: int, script: str, undisturbed: dict[str, records.Compared], tmp_path: Path
 ) -> None:
     done = job.run(tmp_path / "job", script, "--steps", STEPS, nproc=workers)
     assert done.status == 0, done.output
-    assert lines(done.record) == lines(undisturbed[script])
+    assert compared(done.record) == undisturbed[script]
     assert {line["world_size"] for line in done.record} == {workers}
 
 
 @pytest.mark.parametrize("seed", range(SCHEDULES))
 def test_a_random_schedule_of_faults_does_not_show(
-    seed: int, undisturbed: dict[str, list[dict[str, Any]]], tmp_path: Path
+    seed: int, undisturbed: dict[str, records.Compared], tmp_path: Path
 ) -> None:
     script, faults = MODELS[seed % 2], schedule(seed)
     print(f"seed {seed}: {faults}")
     done = job.run(tmp_path / "job", script, "--steps", STEPS, nproc=3, spares=1, faults=faults)
     assert done.status == 0, f"{done.output}\n{job.logs(done.directory)}"
     assert "fault0" in done.fired, f"the first fault did not fire: {faults}"
-    assert lines(done.record) == lines(undisturbed[script])
+    assert compared(done.record) == undisturbed[script]
     print(f"fired: {sorted(done.fired)}")

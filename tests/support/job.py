@@ -74,11 +74,15 @@ def run(
     flags: tuple[str, ...] = (),
     faults: list[dict[str, Any]] | None = None,
     timeout_s: float = 90.0,
+    inside: tuple[str, ...] = (),
     **env: str,
 ) -> Job:
-    """Run a job to its end; raises AssertionError with its output if that takes too long."""
+    """Run a job to its end; raises AssertionError with its output if that takes too long.
+
+    ``inside``: a command that runs the job, as env does.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    command = arguments(directory, script, *args, nproc=nproc, spares=spares, flags=flags)
+    command = [*inside, *arguments(directory, script, *args, nproc=nproc, spares=spares, flags=flags)]
     process = subprocess.Popen(
         command,
         env=environment(directory, faults, TEST_SPARES=str(spares), **env),

@@ -20,6 +20,8 @@ Event = dict[str, Any]
 class Launched:
     """One launcher process; the context kills it and checks that nothing of it is left.
 
+    ``inside``: a command that runs it, as env does.
+
     Most scripts here do not use torch, so new interpreters are quicker than a fork server that imports it.
     """
 
@@ -30,12 +32,21 @@ class Launched:
         *args: str,
         flags: tuple[str, ...] = (),
         start_method: str = "spawn",
+        inside: tuple[str, ...] = (),
         **env: str,
     ) -> None:
         self.directory = directory
         self.run_dir = directory / "run"
         target = str(SCRIPTS / script) if (SCRIPTS / script).exists() else script
-        self.command = [*COMMAND, "run", "--run-dir", str(self.run_dir), "--start-method", start_method]
+        self.command = [
+            *inside,
+            *COMMAND,
+            "run",
+            "--run-dir",
+            str(self.run_dir),
+            "--start-method",
+            start_method,
+        ]
         self.command += [*flags, target, *args]
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("HPRESIL_")} | env
         if path := self.env.get("PYTHONPATH"):  # the job runs in another directory

@@ -149,8 +149,7 @@ def local_nodes(args: argparse.Namespace) -> tuple[int, Path]:
         raise ConfigError("--local-nodes sets --nnodes, --coordinator and --node-rank itself; leave them out")
     run_dir = args.run_dir or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
     args.run_dir = run_dir.absolute()
-    if args.tls_files is None:
-        _make(_secret(args))
+    _credentials(args, make=True).server()  # what is wrong with them is told once, not by every agent
     return nodes, args.run_dir
 
 

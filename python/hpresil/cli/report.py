@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hpresil.base.errors import ConfigError
+from hpresil.cli.outputs import add_places, output
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
@@ -16,17 +16,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Write one HTML file about a job: the loss with faults and resizes marked, each recovery "
         "from inside, where the time went, who was in when. It needs no network. The job may still run.",
     )
-    parser.add_argument(
-        "run_dir",
-        metavar="RUN_DIR",
-        nargs="?",
-        type=Path,
-        default=Path("runs/latest"),
-        help="run directory (runs/latest)",
-    )
-    parser.add_argument(
-        "-o", "--output", metavar="FILE", type=Path, help="the file to write (RUN_DIR/report.html)"
-    )
+    add_places(parser, "report.html")
     parser.add_argument(
         "--png", metavar="DIR", type=Path, help="write each figure as a picture as well (needs matplotlib)"
     )
@@ -40,11 +30,8 @@ def main(args: argparse.Namespace) -> int:
 
     found = story.read(args.run_dir)
     figures = page.figures(found)
-    path: Path = args.output or args.run_dir / "report.html"
-    try:
+    with output(args) as path:
         page.write(page.html(found, figures), path)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}; choose another with -o") from error
     print(path)
     if args.png is not None:
         from hpresil.telemetry.report import png

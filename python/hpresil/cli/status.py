@@ -44,4 +44,7 @@ def main(args: argparse.Namespace) -> int:
         f"{name.removesuffix('_ms')} {ms:.1f} ms" for name, ms in found["last_recovery"].items()
     )
     console.print(f"last recovery: {phases or 'none'}")
+    if found["refused"]:
+        refused = ", ".join(f"{count} {kind}" for kind, count in sorted(found["refused"].items()))
+        console.print(f"turned away at this node's sockets: {refused} (see agent.log)")
     return 0

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from hpresil.base.errors import ConfigError
+from hpresil.cli.outputs import add_places, output
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
@@ -16,17 +15,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Write the spans of all processes, the job's events and its recoveries as one Chrome "
         "trace, to be opened in ui.perfetto.dev or chrome://tracing. The job may still run.",
     )
-    parser.add_argument(
-        "run_dir",
-        metavar="RUN_DIR",
-        nargs="?",
-        type=Path,
-        default=Path("runs/latest"),
-        help="run directory (runs/latest)",
-    )
-    parser.add_argument(
-        "-o", "--output", metavar="FILE", type=Path, help="the file to write (RUN_DIR/trace.json)"
-    )
+    add_places(parser, "trace.json")
     return parser
 
 
@@ -35,11 +24,8 @@ def main(args: argparse.Namespace) -> int:
     from hpresil.telemetry import story, timeline
 
     found = story.read(args.run_dir)
-    path: Path = args.output or args.run_dir / "trace.json"
-    try:
+    with output(args) as path:
         count = timeline.write(found, path)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}; choose another with -o") from error
     lost = sum(process.lost for process in found.processes)
     missing = f"; {lost} older spans are no longer there" if lost else ""
     print(f"{count} entries of {len(found.processes)} processes: {path}{missing}")

@@ -48,7 +48,7 @@ class Waiter:
             self.thread.start()
         self._requests.put((taken, deadline))
         del taken
-        error = self._answer(interrupted)
+        error = self._answer(deadline, interrupted)
         if error is not None:
             raise error
 
@@ -56,18 +56,20 @@ class Waiter:
         """Let the thread end, after what it waits for."""
         self._requests.put(None)
 
-    def _answer(self, interrupted: Callable[[], bool]) -> RuntimeError | None:
+    def _answer(self, deadline: Deadline, interrupted: Callable[[], bool]) -> RuntimeError | None:
         noticed = 0.0
         while True:
             try:
                 return self._answers.get(timeout=LOOK_S)
             except queue.Empty:
-                if not interrupted():
+                over = deadline.expired()  # the operations have the same one, but not all keep to it
+                if not over and not interrupted():
                     continue
             noticed = noticed or now()
             if now() - noticed > GRACE_S:
                 self.left_behind = True
-                return RuntimeError("an operation did not end although its connections were shut down")
+                why = "in time" if over else "although its connections were shut down"
+                return RuntimeError(f"an operation did not end {why}")
 
     def _run(self) -> None:
         while (request := self._requests.get()) is not None:

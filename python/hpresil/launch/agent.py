@@ -23,6 +23,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from hpresil.launch import kernel, status
 from hpresil.launch.attendance import Attendance
 from hpresil.launch.conversation import Conversation, Hands
@@ -66,10 +68,10 @@ class Agent:
     ) -> None:
         self._job, self._directory, self._resume, self._scrapes = job, directory, resume, scrapes
         self._node = job.cluster.node if job.cluster else socket.gethostname()
-        self._network = Network(self._node, job.cluster)
+        self._picture = Picture()
+        self._network = Network(self._node, job.cluster, self._picture.refusals)
         self._client = self._network.client
         self._frames: FrameTraffic
-        self._picture = Picture()
         self._signals = self._kill_status = 0
 
     async def run(self) -> int:
@@ -102,7 +104,7 @@ class Agent:
         stack.callback(self._sockets.close)
         self._guard.add_directory(self._sockets.path)
         self._failures = Failures(self._terminal, self._picture)
-        self._traces = trace.keep(directory.traces, self._node)
+        self._traces = trace.keep(directory.traces, self._node, self._terminal.warn)
         stack.callback(self._traces.close)
         self._arenas = Arenas()
         stack.callback(self._arenas.close)
@@ -111,7 +113,7 @@ class Agent:
         if job.cluster is None or job.cluster.hosts:
             self._network.claim()
             await self._hosting.begin(self._resume[1] if self._resume else None)
-        await self._network.connect(self._sockets.coordinator, directory.job, stack)
+        await self._network.connect(self._sockets.coordinator, directory.job, self._terminal.warn, stack)
         self._progress: Chronicle = self._hosting
         await self._set_up_workers(stack)
 
@@ -147,7 +149,7 @@ class Agent:
     def _alone(self, why: str) -> None:
         text = f"node {self._node} has lost the coordinator{why}; it looks for the next one"
         log.warning(text)
-        self._terminal.say(text, always=True)
+        self._terminal.warn(text)
 
     async def _set_up_workers(self, stack: AsyncExitStack) -> None:
         premises = Premises(
@@ -171,7 +173,8 @@ class Agent:
             over=self._ended.done,
         )
         self._workers = attendance.workers
-        links = Links(self._workers, lambda w, said: attendance.conversation.said(w, said), attendance.end)
+        said, refusals = lambda w, message: attendance.conversation.said(w, message), self._picture.refusals
+        links = Links(self._workers, said, attendance.end, refusals)
         self._frames = FrameTraffic(self._ways(links))
         attendance.conversation = Conversation(self._hands(links))
         stack.push_async_callback(links.close)
@@ -183,7 +186,7 @@ class Agent:
 
     async def _begin_work(self, stack: AsyncExitStack) -> None:
         attendance = self._attendance
-        reporter = status.Reporter(self._describe)
+        reporter = status.Reporter(self._describe, self._picture.refusals)
         stack.callback(reporter.close)
         await reporter.start(self._sockets.status)
         await attendance.conversation.control.open(self._sockets.control, stack)
@@ -286,15 +289,9 @@ class Agent:
     async def _finish(self, ended: m.JobEnded) -> int:
         """Let go of the workers in the way this end asks for; return the exit status."""
         self._failures.job_ended(ended, self._directory.path)
-        self._progress.event(
-            "JobEnded",
-            status=ended.status,
-            reason=ended.reason,
-            worker=ended.worker,
-            step=ended.step,
-            slot=ended.slot,
-            saved=ended.saved,
-        )
+        fields = msgspec.structs.asdict(ended)
+        del fields["traceback"]  # it is in the box, and in the worker's log
+        self._progress.event("JobEnded", **fields)
         status_of_scripts = await self._farewell.say(ended)
         found = self._kill_status or status_of_scripts
         return found if 0 <= found < 256 else 1

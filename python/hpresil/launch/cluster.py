@@ -38,6 +38,11 @@ class Cluster:
     lease: Path | None = None
     connect_timeout_s: float = 300.0
 
+    @property
+    def place(self) -> str:
+        """HOST:PORT of the first coordinator."""
+        return f"{self.host}:{self.port}"
+
     def listen(self) -> Listen | None:
         """Return where the coordinator listens if it lives here."""
         return Listen(self.host, self.port, self.credentials) if self.hosts else None

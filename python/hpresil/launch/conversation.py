@@ -109,7 +109,10 @@ class Conversation:
         h = self._h
         try:
             first = h.progress.committed(worker, message)
-        except (Divergence, DataError, ValueError) as error:
+        except DataError as error:
+            self.stop(str(error), worker, message.step, sound=True)
+            return
+        except (Divergence, ValueError) as error:
             self.stop(f"{type(error).__name__}: {error}", worker, message.step)
             return
         if message.generation == h.picture.generation:
@@ -149,7 +152,7 @@ class Conversation:
             case m.Rejected():
                 self._end(m.JobEnded(status=1, reason=f"this node is not taken in: {message.reason}"))
             case m.Dismissed():
-                self._h.terminal.say(message.reason, always=True)
+                self._h.terminal.warn(message.reason)
                 self._end(m.JobEnded(status=0, reason=message.reason))
             case m.JobEnded():
                 self._end(message)
@@ -235,6 +238,6 @@ class Conversation:
         """The kernel has finished with a worker."""
         self._h.frames.reaped(worker.id)
 
-    def stop(self, reason: str, worker: int = -1, step: int = -1) -> None:
-        """End the job for a reason that the coordinator does not know."""
-        self._h.client.say(m.Broken(reason=reason, worker=worker, step=step))
+    def stop(self, reason: str, worker: int = -1, step: int = -1, *, sound: bool = False) -> None:
+        """End the job for a reason that the coordinator does not know; ``sound``: save the state first."""
+        self._h.client.say(m.Broken(reason=reason, worker=worker, step=step, sound=sound))

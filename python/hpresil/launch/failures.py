@@ -8,6 +8,7 @@ in several workers is one box."""
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hpresil.launch.terminal import Box, Terminal, last_lines
 from hpresil.launch.workers import Gone, WorkerProcess
 from hpresil.membership import messages as m
 
+NO_ROOM_BYTES = 8192
 CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT})
 
 
@@ -83,6 +85,8 @@ class Failures:
         lines = [("who", f"{name}, process {worker.pid}"), ("where", place)]
         if not error:  # else the last line of the traceback says it
             lines.append(("what", words))
+            if _is_full(worker.log):
+                lines.append(("why", "unknown: the disk of its log is full, what it said there is lost"))
         lines.append(("log", str(worker.log)))
         tail = last_lines(worker.log)
         title = f"worker {worker.id} failed"
@@ -122,6 +126,14 @@ class Failures:
         tail = "" if log is None else last_lines(log)
         title = f"the job failed, exit status {ended.status}"
         self._terminal.show(Box(title, tuple(lines), ended.traceback, tail))
+
+
+def _is_full(log: Path) -> bool:
+    try:
+        found = os.statvfs(log)
+    except OSError:
+        return False
+    return found.f_bavail * found.f_frsize < NO_ROOM_BYTES
 
 
 def _saved(ended: m.JobEnded, run_dir: Path) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hpresil.base.deadline import now
-from hpresil.base.errors import ConfigError, DataError, Divergence
+from hpresil.base.errors import ConfigError, DataError
 from hpresil.launch import whereabouts
 from hpresil.launch.job import Job
 from hpresil.launch.news import News
@@ -22,6 +22,7 @@ from hpresil.launch.picture import Picture
 from hpresil.launch.progress import Chronicle, Forwarded, Progress
 from hpresil.launch.run_directory import RunDirectory
 from hpresil.launch.scrapes import Scrapes
+from hpresil.launch.scribe import Scribe
 from hpresil.launch.terminal import Terminal
 from hpresil.membership import machine, messages as m, takeover
 from hpresil.membership.client import Client
@@ -34,7 +35,6 @@ from hpresil.telemetry.trace import TraceKeeper
 log = logging.getLogger(__name__)
 TAIL_BYTES = 1 << 18
 """Of the old coordinator's events: more than all agents say between two copies of the state."""
-RESERVED = frozenset({"t", "wall", "event", "name", "self"})
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ class Hosting:
         self._watching: asyncio.Task[None] | None = None
         self._known: State | None = None
         self._news = News()
+        self._scribe = Scribe(self, house.picture, house.terminal, self._break_off)
 
     async def begin(self, resume: int | None) -> None:
         """Start the job's first coordinator; ``resume``: the version to resume from."""
@@ -92,7 +93,9 @@ class Hosting:
             self._h.node, directory.checkpoints, generation, resumed=resume is not None
         )
         state = machine.begin(settings, now())
-        progress = Progress(directory, Recorder(job.record, resume or 0), self._h.picture)
+        progress = Progress(
+            directory, Recorder(job.record, resume or 0), self._h.picture, self._h.terminal.warn
+        )
         self._files, self.chronicle = (directory, progress), progress
         server = Server(
             self._h.socket,
@@ -102,6 +105,7 @@ class Hosting:
             on_state=self._changed,
             on_said=self._heard,
             on_lost=self._node_lost,
+            refusals=self._h.picture.refusals,
         )
         await self._open(server, progress)
         self.chronicle.event(
@@ -113,7 +117,7 @@ class Hosting:
             command=list(job.command),
         )
         if job.cluster is not None:
-            place = whereabouts.Place(self._h.node, f"{job.cluster.host}:{job.cluster.port}", state.term)
+            place = whereabouts.Place(self._h.node, job.cluster.place, state.term)
             whereabouts.write(directory.job, place)
 
     async def take_over(self, copy: m.StateCopy, term: int, address: str) -> Server:
@@ -121,7 +125,9 @@ class Hosting:
         state = takeover.rebased(machine.decode_state(copy.state), now() - copy.at)
         directory = self._h.directory.inherit()
         before = last_events(directory.events, TAIL_BYTES)
-        progress = Progress(directory, self._recorder(state, term), self._h.picture, before)
+        progress = Progress(
+            directory, self._recorder(state, term), self._h.picture, self._h.terminal.warn, before
+        )
         self._files, self.chronicle = (directory, progress), progress
         self._known = state
         server = Server(
@@ -132,6 +138,7 @@ class Hosting:
             on_state=self._changed,
             on_said=self._heard,
             on_lost=self._node_lost,
+            refusals=self._h.picture.refusals,
         )
         await self._open(server, progress)
         self._h.terminal.loud()
@@ -142,7 +149,7 @@ class Hosting:
             f"node {self._h.node} has the coordinator now ({address}); node {state.host} had it"
         )
         for message in self._h.client.unheard:
-            self._write_down(self._h.node, message)
+            self._scribe.heard(self._h.node, message)
         return server
 
     async def _open(self, server: Server, progress: Progress) -> None:
@@ -194,68 +201,31 @@ class Hosting:
         known, self._known = self._known, None
         if known is not None:
             for node in known.nodes.keys() - state.nodes.keys():
-                self._tell_node_lost(known, node, "its agent has not come to the new coordinator")
+                self._scribe.node_lost(known, node, "its agent has not come to the new coordinator")
         for event, fields, words in self._news.of(state):
             self.chronicle.event(event, **fields)
             self._h.terminal.say(words)
 
     def _heard(self, node: str, message: m.FromAgent) -> None:
         """Write down what an agent of another node says; this node's own writes directly."""
-        if self._h.job.cluster is not None and node != self._h.node:
-            self._write_down(node, message)
-
-    def _write_down(self, node: str, message: m.FromAgent) -> None:
-        match message:
-            case m.AgentJoined():
-                self.chronicle.event("NodeJoined", node=node, pid=message.pid, address=message.address)
-                self._h.terminal.say(f"node {node} joined ({message.address})")
-            case m.Noted():
-                self._noted(node, message)
-            case m.Relayed(worker=worker, said=m.Committed() as committed):
-                self._committed(worker, committed)
-            case m.Relayed(said=m.Logged() as logged):
-                self.chronicle.logged(logged)
-
-    def _noted(self, node: str, noted: m.Noted) -> None:
-        """Write down an event of another node; whatever an agent says, it is a line of ours or none."""
-        fields = {key: value for key, value in noted.fields.items() if key not in RESERVED}
-        try:
-            self.chronicle.event(noted.event, **{**fields, "node": node})
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
-            log.warning("event %.100r of node %s cannot be written: %r", noted.event, node, error)
+        if self._h.job.cluster is None or node == self._h.node:
+            return
+        if isinstance(message, m.AgentJoined) and message.term and self._known and node in self._known.nodes:
+            self._scribe.knows(node, message)  # it comes from the coordinator before this one
+        else:
+            self._scribe.heard(node, message)
 
     def _node_lost(self, node: str, why: str) -> None:
+        """Write down that another node is lost: the end of this agent's own connection is the job's."""
         state = self.server.state if self.server is not None else None
-        if state is not None and state.phase != "ended" and node not in state.drained_nodes:
-            self._tell_node_lost(state, node, why)
+        if state is None or self._h.job.cluster is None or node == self._h.node:
+            return
+        if state.phase != "ended" and node not in state.drained_nodes:
+            self._scribe.node_lost(state, node, why)
 
-    def _tell_node_lost(self, state: State, node: str, why: str) -> None:
-        workers = [w.id for w in state.workers.values() if w.node == node]
-        self.chronicle.event("NodeLost", node=node, workers=workers, why=why)
-        for worker in workers:
-            self.chronicle.event(
-                "WorkerLost",
-                worker=worker,
-                rank=self._h.picture.rank(worker),
-                reason="node lost",
-                status=None,
-                step=self._h.picture.step + 1,
-                slot=-1,
-                armed=False,
-                last_stamp=None,
-                why=f"node {node} lost",
-                node=node,
-            )
-        named = ", ".join(f"worker {worker}" for worker in workers) or "no worker"
-        self._h.terminal.say(f"node {node} lost with {named}: {why}")
-
-    def _committed(self, worker: int, committed: m.Committed) -> None:
-        try:
-            self.chronicle.committed(worker, committed)
-        except (Divergence, DataError, ValueError, OverflowError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            if self.server is not None:
-                self.server.break_off(m.Broken(reason=reason, worker=worker, step=committed.step))
+    def _break_off(self, broken: m.Broken) -> None:
+        if self.server is not None:
+            self.server.break_off(broken)
 
     # ------------------------------------------------------------------ this agent's chronicle
 

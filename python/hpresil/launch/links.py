@@ -18,6 +18,7 @@ from hpresil.launch.workers import Workers
 from hpresil.membership import endpoint
 from hpresil.membership.framing import FROM_WORKER, read_message, write_message
 from hpresil.membership.messages import FromWorker, Hello, ToWorker
+from hpresil.membership.refusals import Refusals
 
 log = logging.getLogger(__name__)
 HELLO_S = 10.0
@@ -31,6 +32,7 @@ class Links:
         workers: Who may connect.
         on_said: Called with every message of a live worker, `Hello` included, in order.
         on_broken: Called when a worker's connection cannot be used any more while the worker lives.
+        refusals: Counts those who are no worker.
     """
 
     def __init__(
@@ -38,8 +40,9 @@ class Links:
         workers: Workers,
         on_said: Callable[[int, FromWorker], None],
         on_broken: Callable[[int, str], None],
+        refusals: Refusals,
     ) -> None:
-        self._workers = workers
+        self._workers, self._refusals = workers, refusals
         self._on_said, self._on_broken = on_said, on_broken
         self._writers: dict[int, asyncio.StreamWriter] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -87,6 +90,7 @@ class Links:
             async with asyncio.timeout(HELLO_S):
                 first = await read_message(reader, FROM_WORKER)
             if not isinstance(first, Hello) or not self._welcome(first, writer):
+                self._refusals.turn_away("no worker", f"it began with {type(first).__name__}")
                 return
             worker = first.worker
             self._writers[worker] = writer
@@ -95,7 +99,8 @@ class Links:
                 if self._workers.get(worker) is not None:
                     self._on_said(worker, message)
         except TransferFailed as error:
-            log.warning("worker %d said what is no message: %s", worker, error)
+            kind = "no worker" if worker < 0 else "worker's frame"
+            self._refusals.turn_away(kind, f"worker {worker} said what is no message: {error}")
             if self._workers.get(worker) is not None:
                 self._on_broken(worker, str(error))
         except (ConnectionError, TimeoutError):

@@ -27,6 +27,8 @@ from hpresil.native import set_pdeathsig
 RETURN_S = 1.0
 MAX_RETURNS = 16
 LEAVE_S = 15.0
+NOTHING_STARTED = 2
+"""Exit status of an agent that did not begin; the others would wait for its coordinator."""
 POLL_S = 0.05
 LOOPBACK = "127.0.0.1"
 PLACE = "HPRESIL_LOCAL_NODE"
@@ -87,7 +89,8 @@ class _Family:
     def __init__(self, nodes: int, run_dir: Path, arguments: Sequence[str]) -> None:
         self._nodes, self._run_dir = nodes, run_dir
         self._command = [sys.executable, "-m", "hpresil.cli.main", *arguments]
-        self._port = _free_port()
+        self._reserved = _reserved_port()
+        self._port = int(self._reserved.getsockname()[1])
         self._agents: dict[int, subprocess.Popen[bytes]] = {}
         self._due: dict[int, float] = {}
         self._returns = 0
@@ -100,11 +103,15 @@ class _Family:
                 self._start(rank)
             while self._go_on():
                 time.sleep(POLL_S)
+            if NOTHING_STARTED in [agent.poll() for agent in self._agents.values()]:
+                self._signalled(signal.SIGTERM, None)
+                self._signalled(signal.SIGTERM, None)
             self._end()
             status = self._agents[self._chief()].returncode
             return status if status >= 0 else 128 - status
         finally:
             self._end()
+            self._reserved.close()
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -159,7 +166,12 @@ class _Family:
             agent.wait()
 
 
-def _free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
-        sock.bind((LOOPBACK, 0))
-        return int(sock.getsockname()[1])
+def _reserved_port() -> socket.socket:
+    """Return a socket bound to a free port, so that the system gives the port to nobody else.
+
+    It does not listen: the agent that has the coordinator may, because both allow that the address is reused.
+    """
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((LOOPBACK, 0))
+    return sock

@@ -24,6 +24,8 @@ from hpresil.membership.peer_messages import Elected
 from hpresil.membership.refusals import Refusals
 from hpresil.membership.server import Server
 
+QUIET_S = 3.0
+
 
 @dataclass(frozen=True)
 class Ground:
@@ -58,10 +60,11 @@ class Network:
     Args:
         node: Its name.
         cluster: Where it stands; None: it is the only one.
+        refusals: Counts what is turned away at its door.
     """
 
-    def __init__(self, node: str, cluster: Cluster | None) -> None:
-        self._node, self._cluster = node, cluster
+    def __init__(self, node: str, cluster: Cluster | None, refusals: Refusals) -> None:
+        self._node, self._cluster, self._refusals = node, cluster, refusals
         self._lease = Lease(cluster.lease) if cluster and cluster.lease else None
         self._tasks: set[asyncio.Task[None]] = set()
         self._address = ""
@@ -80,8 +83,12 @@ class Network:
                 f"{self._lease.path}: another coordinator holds this lease; choose another file"
             )
 
-    async def connect(self, here: Path, run_dir: Path, stack: AsyncExitStack) -> None:
+    async def connect(
+        self, here: Path, run_dir: Path, tell: Callable[[str], None], stack: AsyncExitStack
+    ) -> None:
         """Connect to the coordinator: through the socket ``here`` if it is on this node.
+
+        ``tell`` is called, with words for people, when it is not there yet.
 
         Raises:
             ConfigError: Whoever is there does not belong to the job.
@@ -91,7 +98,13 @@ class Network:
         if self._cluster is None or self._cluster.hosts:
             await self.client.connect(here)
         else:
-            await whereabouts.call(self.client, self._cluster, run_dir)
+            longest_s = self._cluster.connect_timeout_s
+            news = f"waiting for the coordinator at {self._cluster.place}, for {longest_s:g} s at most"
+            late = asyncio.get_running_loop().call_later(QUIET_S, tell, news)
+            try:
+                await whereabouts.call(self.client, self._cluster, run_dir)
+            finally:
+                late.cancel()
 
     async def join(
         self,
@@ -115,7 +128,7 @@ class Network:
         peers = frames.peers = Peers(
             cluster.credentials,
             arenas,
-            Refusals(),
+            self._refusals,
             stored=frames.stored,
             hold=frames.hold,
             release=frames.release,

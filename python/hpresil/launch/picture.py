@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hpresil.membership import messages as m
+from hpresil.membership.refusals import Refusals
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Picture:
         commits: Commits of each live worker.
         holders: Live workers that have committed or restored.
         ready: Live workers that have said `Ready`; ``warm`` those that made a dry step.
+        refusals: What was turned away at the sockets of this node.
         released: Workers that were told to leave; ``stopped`` those that were told so because of an error.
     """
 
@@ -42,6 +44,7 @@ class Picture:
     warm: set[int] = field(default_factory=set)
     released: set[int] = field(default_factory=set)
     stopped: set[int] = field(default_factory=set)
+    refusals: Refusals = field(default_factory=Refusals)
     _completed: dict[int, set[int]] = field(default_factory=dict)
 
     def view(self, view: m.View, now: float) -> bool:

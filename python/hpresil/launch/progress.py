@@ -44,17 +44,23 @@ class Progress:
         recorder: The record; it raises Divergence when two reports of a step differ.
         picture: Told of every commit.
         before: Events that another coordinator has written down; told again, they are not repeated.
+        tell: Told, for people, of what cannot be written down.
 
     Attributes:
         on_event: Called with every event once it is written.
     """
 
     def __init__(
-        self, directory: RunDirectory, recorder: Recorder, picture: Picture, before: Iterable[Event] = ()
+        self,
+        directory: RunDirectory,
+        recorder: Recorder,
+        picture: Picture,
+        tell: Callable[[str], None],
+        before: Iterable[Event] = (),
     ) -> None:
         self._before = {_identity(event["event"], event) for event in before}
         self._recorder, self._picture = recorder, picture
-        self._events, self._metrics = EventLog(directory.events), EventLog(directory.metrics)
+        self._events, self._metrics = EventLog(directory.events, tell), EventLog(directory.metrics, tell)
         self.on_event: Callable[[Event], None] | None = None
         self._told: set[tuple[str, object]] = set()
         self._logged: dict[int, set[str]] = {}
@@ -151,7 +157,7 @@ class Forwarded:
     def event(self, name: str, **fields: object) -> None:
         """Send an event; the job's end is the coordinator's news."""
         if name != "JobEnded":
-            self._say(m.Noted(event=name, fields=fields))
+            self._say(m.Noted(at=now(), event=name, fields=fields))
 
     def committed(self, worker: int, message: m.Committed) -> bool:
         """Note a commit; return whether it is the first of its step on this node."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import subprocess
@@ -18,6 +19,7 @@ from hpresil.launch.run_directory import NODES, RunDirectory
 from hpresil.launch.scrapes import Scrapes
 
 NEWEST_S = 120.0
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 SWITCH_S = 0.0005  # the event loop must not wait 5 ms for a thread that draws a box
 # In a process of its own: it imports torch, which the agent must not carry around for the job's life.
 NEWEST = (
@@ -32,7 +34,17 @@ def start(job: Job) -> int:
     Raises:
         ConfigError: nothing was started, and the message says why.
     """
-    job = _at_its_place(job)
+    try:
+        return _show_and_start(_at_its_place(job))
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise ConfigError(
+            f"the run directory cannot be written: {error.strerror}; make room, or choose another --run-dir"
+        ) from error
+
+
+def _show_and_start(job: Job) -> int:
     scrapes = Scrapes(job.metrics_addr, job.metrics_port)
     if job.cluster is None or job.cluster.hosts:
         scrapes.open()

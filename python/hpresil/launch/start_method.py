@@ -13,14 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from hpresil.launch.fork_server import CONTROL
+from hpresil.base.deadline import now
+from hpresil.launch.fork_server import ADOPTION_S, CONTROL
 from hpresil.launch.guard import Guard
 
 log = logging.getLogger(__name__)
 READY_S = 120.0
-FORK_S = 10.0
+FORK_S = ADOPTION_S + 5.0
+"""The worker gives up first, so that its log says why."""
 ANSWER_BYTES = 4096
 MAX_SERVERS = 3
+SERVERS_S = 600.0
+"""A server that ended is started again unless `MAX_SERVERS` were started within this time."""
 
 
 class Process(Protocol):
@@ -85,7 +89,7 @@ class ForkServer:
         self._command, self._environment, self._log, self._guard = command, environment, log, guard
         self._asking = asyncio.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._starts = 0
+        self._starts: list[float] = []
         self.why_not = ""
         """Why it does not fork, once that is known."""
         self._start()
@@ -99,10 +103,11 @@ class ForkServer:
                 if not self._ready:
                     await self._until_ready()
                 return await self._ask(launch)
-            except (OSError, TimeoutError, ValueError) as error:
+            except (OSError, TimeoutError, ValueError, LookupError, TypeError) as error:
                 log.warning("the fork server is of no use: %s: %s", type(error).__name__, error)
                 self.close()
-                if not self.why_not and self._starts < MAX_SERVERS:
+                self._starts = [at for at in self._starts if now() - at < SERVERS_S]
+                if not self.why_not and len(self._starts) < MAX_SERVERS:
                     self._start()  # for the next one; this one does not wait
                 return None
 
@@ -116,7 +121,7 @@ class ForkServer:
             process.wait()
 
     def _start(self) -> None:
-        self._starts += 1
+        self._starts.append(now())
         self._ready = False
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setblocking(False)

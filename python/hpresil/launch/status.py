@@ -1,10 +1,11 @@
 """What `hpresil status` shows: asked over a Unix socket of its own, answered with one JSON document.
 
     {"generation": 3, "step": 118, "members": [{"role", "node", "rank", "pid", "state", "slots"}, ...],
-     "last_recovery": {"detect_ms": 0.4, ...}}
+     "refused": {"stranger": 2, ...}, "last_recovery": {"detect_ms": 0.4, ...}}
 
 Roles are "agent", "coordinator", "worker" (it has a rank) and "spare" (it has none, warm or not). The
-state of a process is its phase; that of the coordinator the phase of the job."""
+state of a process is its phase; that of the coordinator the phase of the job. "refused" counts what was
+turned away at this node's sockets, by kind."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ from hpresil.base.phases import PHASES
 from hpresil.launch.picture import Picture
 from hpresil.launch.workers import WorkerProcess
 from hpresil.membership import endpoint
+from hpresil.membership.refusals import Refusals
 from hpresil.membership.state import State, Worker
 from hpresil.telemetry.events import Event
 from hpresil.telemetry.recovery import last_phases, recoveries
@@ -63,6 +65,7 @@ def describe(
         "generation": picture.generation,
         "step": picture.step,
         "members": members,
+        "refused": dict(picture.refusals.counts),
         "last_recovery": last_phases(recoveries(story)),
     }
 
@@ -90,10 +93,15 @@ def _entry(picture: Picture, worker: int, *, node: str, pid: int, state: str) ->
 
 
 class Reporter:
-    """Answers everybody of our user who connects."""
+    """Answers everybody of our user who connects; what they say is not read.
 
-    def __init__(self, ask: Callable[[], Status]) -> None:
-        self._ask = ask
+    Args:
+        ask: Returns the answer.
+        refusals: Counts those of other users.
+    """
+
+    def __init__(self, ask: Callable[[], Status], refusals: Refusals) -> None:
+        self._ask, self._refusals = ask, refusals
         self._server: asyncio.Server | None = None
 
     async def start(self, path: Path) -> None:
@@ -107,7 +115,10 @@ class Reporter:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            if endpoint.is_same_user(writer.get_extra_info("socket")):
+            sock = writer.get_extra_info("socket")
+            if not endpoint.is_same_user(sock):
+                self._refusals.turn_away("other user", "process {} of user {}".format(*endpoint.peer(sock)))
+            else:
                 writer.write(json.dumps(self._ask()).encode())
                 async with asyncio.timeout(ANSWER_S):
                     await writer.drain()

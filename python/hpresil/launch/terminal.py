@@ -89,14 +89,18 @@ class Terminal:
         self._thread = threading.Thread(target=self._run, name="hpresil-terminal", daemon=True)
         self._thread.start()
 
-    def say(self, text: str, *, always: bool = False) -> None:
-        """Write one line of the agent's; ``always``: it concerns this node only."""
-        if always or not self._quiet:
+    def say(self, text: str) -> None:
+        """Write one line of the agent's."""
+        if not self._quiet:
             self._put(text)
 
     def loud(self) -> None:
         """Write the agent's lines from now on, because no other node's agent does."""
         self._quiet = False
+
+    def warn(self, text: str) -> None:
+        """Write one line about this node, which no other agent shows."""
+        self._put(text)
 
     def show(self, box: Box) -> None:
         """Show a failure."""

@@ -8,14 +8,13 @@ address of the new coordinator has to be given to ``--coordinator``.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 from pathlib import Path
 from typing import NamedTuple
 
 from hpresil.base.deadline import Deadline
-from hpresil.base.errors import ConfigError
+from hpresil.base.errors import ConfigError, DeadlineExceeded
 from hpresil.launch.cluster import Cluster
 from hpresil.membership import door
 from hpresil.membership.client import Client
@@ -69,16 +68,23 @@ async def call(client: Client, cluster: Cluster, run_dir: Path) -> None:
         ConfigError: Whoever is there does not belong to the job.
         DeadlineExceeded: Nobody is there within `Cluster.connect_timeout_s`.
     """
-    first = f"{cluster.host}:{cluster.port}"
-    deadline = Deadline(cluster.connect_timeout_s, f"a connection to the coordinator at {first}")
-    while True:
-        place = read(run_dir)
+    deadline = Deadline(cluster.connect_timeout_s, f"a connection to the coordinator at {cluster.place}")
+    why = ""
+    while not deadline.expired():
+        place, try_s = read(run_dir), min(TRY_S, deadline.remaining())
         moved = place is not None and place.term > 1 and place.node != cluster.node
-        for address in (place.address, first) if place is not None and moved else (first,):
-            with contextlib.suppress(OSError, TimeoutError, ValueError):
-                return client.connected(*await door.call(*_parts(address), cluster.credentials, TRY_S))
-        deadline.check()
+        for address in (place.address, cluster.place) if place is not None and moved else (cluster.place,):
+            try:
+                return client.connected(*await door.call(*_parts(address), cluster.credentials, try_s))
+            except (OSError, TimeoutError) as error:
+                why = os.strerror(error.errno) if error.errno else why or "no answer"
+            except ValueError:
+                why = f"{address!r} is no address"
         await asyncio.sleep(PAUSE_S)
+    raise DeadlineExceeded(
+        f"no coordinator answered at {cluster.place} within {cluster.connect_timeout_s:g} s ({why}): start "
+        f"the first node, check --coordinator, and let port {cluster.port} through the firewalls between"
+    )
 
 
 def _parts(address: str) -> tuple[str, int]:

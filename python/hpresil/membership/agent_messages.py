@@ -35,7 +35,12 @@ class AgentJoined(Message, frozen=True, kw_only=True):
 
 
 class Alive(Message, frozen=True, kw_only=True):
-    """Said every second by an agent of another node, so that its silence means something."""
+    """Said every second by an agent of another node, so that its silence means something.
+
+    ``at``: its monotonic clock then, in seconds, so that times of that node mean something elsewhere.
+    """
+
+    at: float
 
 
 class Reached(Message, frozen=True, kw_only=True):
@@ -54,8 +59,12 @@ class Copied(Message, frozen=True, kw_only=True):
 
 
 class Noted(Message, frozen=True, kw_only=True):
-    """An event on another node, for the job's list of events. Durations in seconds, times of that node."""
+    """An event on another node, for the job's list of events; times are of that node's monotonic clock.
 
+    ``at``: that clock when this was said, in seconds.
+    """
+
+    at: float
     event: str
     fields: dict[str, Any]
 
@@ -107,9 +116,13 @@ class FrameSealed(Message, frozen=True, kw_only=True):
 
 
 class Broken(Message, frozen=True, kw_only=True):
-    """Something the coordinator cannot see makes the job impossible; ``worker`` and ``step``: -1 for none."""
+    """Something the coordinator cannot see makes the job impossible; ``worker`` and ``step``: -1 for none.
+
+    ``sound``: nothing is wrong with the state, so it is saved first.
+    """
 
     reason: str
+    sound: bool = False
     worker: int = -1
     step: int = -1
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from hpresil.base.deadline import Deadline
+from hpresil.base.deadline import Deadline, now
 from hpresil.base.errors import TransferFailed
 from hpresil.membership.agent_messages import AgentJoined, Alive
 from hpresil.membership.framing import TO_AGENT, read_message, write_message
@@ -90,8 +90,8 @@ class Client:
     async def stay(self) -> None:
         """Say `Alive` every second, until cancelled."""
         while True:
+            self._write(Alive(at=now()))
             await asyncio.sleep(ALIVE_S)
-            self._write(Alive())
 
     def say(self, message: FromAgent) -> None:
         """Queue ``message`` without waiting; keeps the order of all messages."""

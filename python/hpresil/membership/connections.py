@@ -21,7 +21,7 @@ from hpresil.base.version import VERSION
 from hpresil.membership import endpoint
 from hpresil.membership.door import Door
 from hpresil.membership.framing import FROM_AGENT, read_message, write_message
-from hpresil.membership.messages import AgentJoined, Alive, FromAgent, Rejected, ToAgent
+from hpresil.membership.messages import AgentJoined, FromAgent, Rejected, ToAgent
 from hpresil.membership.refusals import Refusals
 from hpresil.membership.tls import Credentials
 
@@ -170,8 +170,7 @@ class Connections:
             while node is not None and (message := await read_message(reader, FROM_AGENT)) is not None:
                 if node in self._heard:
                     self._heard[node] = now()
-                if not isinstance(message, Alive):
-                    self._on_said(node, message)
+                self._on_said(node, message)
         except TransferFailed as error:
             why = str(error)
             self._refusals.turn_away("invalid frame", why)
@@ -213,6 +212,7 @@ class Connections:
             self._hang_up(first.node, "it came again on another connection")
         if first.node in self._agents:
             reason = f"node {first.node!r} is connected already (process {first.pid} claims it again)"
+            reason += "; give each agent a --node-name of its own"
             self._refusals.turn_away("second agent", reason)
         elif first.build not in ("", VERSION):
             reason = f"it runs hpresil {first.build}, the coordinator {VERSION}; install the same version"

@@ -14,6 +14,7 @@ whether its own certificate was accepted, because in TLS 1.3 its part of the han
 from __future__ import annotations
 
 import asyncio
+import datetime
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -100,7 +101,7 @@ class Door:
             await self._visit(reader, writer)
         except (OSError, asyncio.CancelledError) as error:
             if self._strangers.pop(task, "known") is None:
-                self._refusals.turn_away("stranger", f"{peer}: {error or type(error).__name__}")
+                self._refusals.turn_away("stranger", f"{peer}: {str(error) or type(error).__name__}")
         finally:
             self._visits.discard(task)
             writer.transport.abort()
@@ -159,10 +160,19 @@ async def _enter(
             writer.transport.abort()
         if isinstance(error, ssl.SSLError):
             raise ConfigError(
-                f"{host}:{port} does not belong to this job ({error.reason or error}): the secrets (or the "
+                f"{host}:{port} does not belong to this job ({_reason(error)}): the secrets (or the "
                 "certificates) differ; use the first node's secret everywhere (HPRESIL_SECRET_FILE)"
             ) from error
         raise
+
+
+def _reason(error: ssl.SSLError) -> str:
+    """Return what the library says; the time here too, of a certificate that is not valid at it."""
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        return error.reason or str(error)
+    said = f"{error.reason}: {error.verify_message}"
+    here = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return f"{said}; the time here is {here}" if "valid" in error.verify_message else said
 
 
 def _watch_line(writer: asyncio.StreamWriter) -> None:

@@ -17,6 +17,9 @@ from hpresil.membership.messages import Ready, StartWorker, WorkerLost
 from hpresil.membership.state import READY, Ending, Node, Worker
 from hpresil.membership.turn import Turn
 
+SET_AT_IMPORT = ("cpu.", "env.")
+"""Facts that come from variables which libraries read when they are imported."""
+
 
 def replenish(turn: Turn) -> None:
     """Start processes until there are as many as the job wants, as long as there is room for them.
@@ -118,6 +121,8 @@ def _shown(value: str | None) -> str:
 def _refuse(turn: Turn, worker: int, difference: str) -> None:
     """Keep out a worker that would compute other bits."""
     reason = f"worker {worker} differs from worker {turn.state.facts_of}: {difference}"
+    if difference.startswith(SET_AT_IMPORT):
+        reason += "; if the script sets it before it imports torch, start the job with --start-method spawn"
     if turn.state.phase in ("joining", "forming"):
         turn.fence(worker, reason)
         ending.end(turn, Ending(status=1, reason=f"Refused: {reason}", worker=worker))

@@ -16,6 +16,7 @@ What the machine ignores in frequent events (losses, digests) is not kept.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import zlib
@@ -89,6 +90,13 @@ class Journal:
     def sync(self) -> None:
         """Return when everything appended so far is durable."""
         os.fdatasync(self._fd)
+
+    def give_up(self) -> None:
+        """Close it as it is, after an error; what is torn at its end is no part of it."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            with contextlib.suppress(OSError):
+                os.close(fd)
 
     def close(self) -> None:
         """Make it durable and close it; a second call does nothing."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 
 from hpresil.base import spans
 from hpresil.membership import machine
 from hpresil.membership.journal import Journal
 from hpresil.membership.machine import Event
-from hpresil.membership.messages import Decision, Deliver, JobEnded, ToAgent, View
+from hpresil.membership.messages import Broken, Decision, Deliver, JobEnded, ToAgent, View
 from hpresil.membership.state import State
+
+log = logging.getLogger(__name__)
 
 
 class Ledger:
@@ -29,6 +32,7 @@ class Ledger:
         self.state = state
         self._path, self._inherited = path, inherited
         self._journal: Journal | None = None
+        self._broken: Broken | None = None
 
     def open(self) -> None:
         """Begin the journal. Raises FileExistsError if there is one."""
@@ -40,14 +44,37 @@ class Ledger:
         before = self.state
         self.state, actions = machine.step(before, event, now)
         if self.state is not before and self._journal is not None:
-            self._journal.append(event, now, self.state.generation)
+            try:
+                self._journal.append(event, now, self.state.generation)
+            except OSError as error:
+                self._give_up(error)
         return actions
 
-    async def durable(self, actions: list[ToAgent], now: float) -> None:
-        """Wait until what leads to ``actions`` is on the disk, if one of them is a decision."""
-        if self._journal is not None and any(map(_is_decision, actions)):
-            await asyncio.to_thread(self._journal.sync)
+    async def durable(self, actions: list[ToAgent], now: float) -> bool:
+        """Wait until what leads to ``actions`` is on the disk; False if that is not possible any more."""
+        if self._journal is None:
+            return self._path is None
+        if any(map(is_decision, actions)):
+            try:
+                await asyncio.to_thread(self._journal.sync)
+            except OSError as error:
+                self._give_up(error)
+                return False
             spans.add("decide", int(now * 1e9), generation=self.state.generation)
+        return True
+
+    def _give_up(self, error: OSError) -> None:
+        assert self._journal is not None
+        self._journal.give_up()
+        self._journal = None
+        log.error("the journal cannot be written", exc_info=error)
+        reason = f"the journal {self._path} cannot be written: {error.strerror}; make room there"
+        self._broken = Broken(reason=reason, sound=True)
+
+    def broken(self) -> Broken | None:
+        """Return, once, what to end the job with after the journal could not be written."""
+        broken, self._broken = self._broken, None
+        return broken
 
     def close(self) -> None:
         """End the journal; a second call does nothing."""
@@ -56,7 +83,8 @@ class Ledger:
             self._journal = None
 
 
-def _is_decision(action: ToAgent) -> bool:
+def is_decision(action: ToAgent) -> bool:
+    """Return whether ``action`` must never be forgotten once somebody was told."""
     return isinstance(action, JobEnded) or (
         isinstance(action, Deliver) and isinstance(action.what, View | Decision)
     )

@@ -138,7 +138,11 @@ def _frame_sealed(turn: Turn, event: m.FrameSealed) -> None:
 
 
 def _broken(turn: Turn, event: m.Broken) -> None:
-    ending.end(turn, Ending(status=1, reason=event.reason, worker=event.worker, step=event.step))
+    found = Ending(status=1, reason=event.reason, worker=event.worker, step=event.step)
+    if not event.sound:
+        ending.end(turn, found)
+    elif turn.state.phase != "stopping":
+        ending.stop(turn, found)
 
 
 def _drain_requested(turn: Turn, event: m.DrainRequested) -> None:

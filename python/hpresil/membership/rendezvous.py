@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from hpresil.membership.messages import StoreValues
+from hpresil.membership.messages import StoreGet, StoreSet, StoreValues
 
 MAX_BYTES = 64 << 20
 
@@ -51,6 +51,12 @@ class Rendezvous:
         if generation > self.generation:
             self.generation = generation
             self._values, self._waiting, self._bytes = {}, [], 0
+
+    def take(self, worker: int, said: StoreSet | StoreGet) -> list[Answer]:
+        """Return the answers that follow from what a worker says."""
+        if isinstance(said, StoreSet):
+            return self.set(said.generation, said.key, said.value)
+        return self.get(worker, said.request, said.generation, said.keys)
 
     def set(self, generation: int, key: str, value: bytes) -> list[Answer]:
         """Set a key and return the answers that became possible."""

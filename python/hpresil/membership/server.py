@@ -22,11 +22,12 @@ from hpresil.base.deadline import now as monotonic
 from hpresil.membership.connections import Connections, Listen
 from hpresil.membership.copies import Copies
 from hpresil.membership.gathering import Gathering
-from hpresil.membership.ledger import Ledger
+from hpresil.membership.ledger import Ledger, is_decision
 from hpresil.membership.machine import Event, NodeLost, Tick
 from hpresil.membership.messages import (
     Accepted,
     AgentJoined,
+    Alive,
     Answered,
     Broken,
     Deliver,
@@ -69,6 +70,7 @@ class Server:
         on_state: Called with each new state, after its actions were sent.
         on_said: Called with what agents say, before anything follows from it.
         on_lost: Called with the name of a node whose connection has ended, and why.
+        refusals: Where to count what is turned away; None: its own.
         now: The clock, in monotonic seconds.
         tick_s: How often deadlines are looked at.
     """
@@ -84,12 +86,13 @@ class Server:
         on_state: Callable[[State], None] | None = None,
         on_said: Callable[[str, FromAgent], None] | None = None,
         on_lost: Callable[[str, str], None] | None = None,
+        refusals: Refusals | None = None,
         now: Callable[[], float] = monotonic,
         tick_s: float = TICK_S,
     ) -> None:
         self._ledger = Ledger(state, journal_path, inherited=taking_over is not None)
         self._gathering = Gathering(state, taking_over[1], taking_over[0]) if taking_over else None
-        self.path, self._refusals = path, Refusals()
+        self.path, self._refusals = path, refusals or Refusals()
         self._on_state, self._on_said, self._on_lost = on_state, on_said, on_lost
         self._now = now
         self._tick_s = tick_s
@@ -97,7 +100,9 @@ class Server:
         self._connections = Connections(
             path, listen, self._refusals, on_said=self._take, on_gone=self._gone, on_defect=self._defect
         )
-        self._copies = Copies(self._connections.tell, self._others)
+        self._copies = Copies(
+            self._connections.tell, lambda: set(self._connections.nodes()) - {self.state.host}
+        )
         self._said: dict[str, int] = {}
         here = taking_over[1] if taking_over else state.host
         self._expected = {node.name: node.address for node in state.nodes.values() if node.name != here}
@@ -105,8 +110,7 @@ class Server:
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] | None = None
         self._begun: asyncio.Future[bool] | None = None
-        self._open = False
-        self._deciding = False
+        self._open = self._deciding = False
 
     @property
     def state(self) -> State:
@@ -120,8 +124,7 @@ class Server:
 
     async def start(self) -> None:
         """Listen and decide, until `close`. Raises ConfigError for an unusable socket path or port."""
-        loop = asyncio.get_running_loop()
-        self._failed, self._begun = loop.create_future(), loop.create_future()
+        self._failed, self._begun = asyncio.Future(), asyncio.Future()
         self._ledger.open()
         self._open = True
         await self._connections.open()
@@ -144,7 +147,7 @@ class Server:
         self._events.put_nowait(broken)
 
     async def failed(self) -> None:
-        """Wait for a defect or a failing disk to end the coordinator, and raise its error."""
+        """Wait for a defect to end the coordinator, and raise its error."""
         assert self._failed is not None
         await asyncio.shield(self._failed)
 
@@ -208,11 +211,15 @@ class Server:
         self._rendezvous.advance(state.generation)
         if isinstance(event, WorkerLost | WorkerLeft):
             self._rendezvous.forget(event.worker)
+        durable = True
         if state is not before:
             self._copies.changed(before, state, now)
-            await self._ledger.durable(actions, now)
+            durable = await self._ledger.durable(actions, now)
+        if (broken := self._ledger.broken()) is not None:
+            self.break_off(broken)
         for action in actions:
-            self._send(action)
+            if durable or isinstance(action, JobEnded) or not is_decision(action):
+                self._send(action)
         if state is not before and self._on_state is not None:
             self._on_state(state)
 
@@ -228,9 +235,6 @@ class Server:
                 nodes = self._connections.nodes()
         for node in nodes:
             self._connections.tell(node, action)
-
-    def _others(self) -> list[str]:
-        return [node for node in self._connections.nodes() if node != self.state.host]
 
     def missing(self) -> dict[str, str]:
         """Return the agents (node → HOST:PORT) of the coordinator before this one that are not here."""
@@ -251,7 +255,7 @@ class Server:
                 self._events.put_nowait(NodeLost(node=node, why=why))
 
     def _take(self, node: str, message: FromAgent) -> None:
-        self._said[node] = self._said.get(node, 0) + 1
+        self._said[node] = self._said.get(node, 0) + (not isinstance(message, Alive))
         if getattr(message, "node", node) != node:
             self._refusals.turn_away(
                 "foreign node", f"node {node!r} says {type(message).__name__} for another"
@@ -269,6 +273,8 @@ class Server:
                 return
         if self._on_said is not None:
             self._on_said(node, message)
+        if isinstance(message, Alive):
+            return
         if isinstance(message, Relayed) and isinstance(message.said, StoreSet | StoreGet):
             self._rendezvous_message(message.worker, message.said)
             return
@@ -282,18 +288,14 @@ class Server:
             self._connections.tell(joined.node, Accepted(term=term, workers=kept or []))
             if joined.node != self.state.host:
                 self._copies.welcome(joined.node, self.state, self._now(), joined.said)
+        if self._on_said is not None:
+            self._on_said(joined.node, joined)
         if kept is None:
-            if self._on_said is not None:
-                self._on_said(joined.node, joined)
             self._events.put_nowait(joined)
 
     def _rendezvous_message(self, worker: int, said: StoreSet | StoreGet) -> None:
         if worker not in self.state.members:
             self._refusals.turn_away("store of a non-member", f"worker {worker}")
             return
-        if isinstance(said, StoreSet):
-            answers = self._rendezvous.set(said.generation, said.key, said.value)
-        else:
-            answers = self._rendezvous.get(worker, said.request, said.generation, said.keys)
-        for answer in answers:
+        for answer in self._rendezvous.take(worker, said):
             self._send(Deliver(to=answer.to, what=answer.values))

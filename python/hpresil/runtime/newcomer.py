@@ -51,13 +51,13 @@ class Newcomer:
         self._end_older()
         state = engine.state
         generation, version, where = state.decided, state.target, self._trainer.where()
-        with spans.span("wait"):
-            found = self._await_frame(generation, version)
-        if found is None:
-            return
-        engine.stamp("restoring")
-        failpoints.hit("restore.begin", **{**where, "step": version})
         try:
+            with spans.span("wait"):
+                found = self._await_frame(generation, version)
+            if found is None:
+                return
+            engine.stamp("restoring")
+            failpoints.hit("restore.begin", **{**where, "step": version})
             with spans.span("restore", generation=generation) as restoring:
                 frame = found if isinstance(found, Frame) else self._open(found)
                 copy = _Copy(frame, self._trainer.tracked, version, self._threads)

@@ -153,6 +153,7 @@ class Server:
                     record={},
                 )
         except Exception as error:  # whatever it is, the job's end waits for this answer
-            engine.send(Saved(version=version, path="", error=repr(error)))
+            why = isinstance(error, OSError) and error.strerror
+            engine.send(Saved(version=version, path="", error=why or repr(error)))
             return
         engine.send(Saved(version=version, path=str(path)))

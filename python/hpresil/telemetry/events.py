@@ -1,7 +1,7 @@
 """What happened in a job, one JSON line each: `events.jsonl` in the run directory.
 
-A line has ``t`` (monotonic seconds of the agent's machine), ``wall`` (Unix seconds), ``event`` (its name) and
-the fields of that event:
+A line has ``t`` (monotonic seconds of the coordinator's machine), ``wall`` (Unix seconds), ``event`` (its
+name) and the fields of that event:
 
     JobStarted      run_id, workers, spares, min_workers, command
     WorkerStarted   worker, index, pid, spare
@@ -24,6 +24,9 @@ the fields of that event:
     Suspended       why                              (cut off from most nodes: nothing is committed)
     Resumed
     DrainRequested  why
+    NodeJoined      node, pid, address               (of its agent; a node beside the coordinator's)
+    NodeLost        node, workers, why
+    ClockCompared   node, pid, offset_s              (see `clocks`)
     JobEnded        status, reason, worker, step, slot, saved
 
 Names are past participles. Lines are written at once and in the order of their times; a crash of the machine
@@ -33,11 +36,12 @@ Readers must accept events and fields they do not know.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +54,13 @@ class EventLog:
 
     Args:
         path: The file; created if it is not there.
+        tell: Told, for people, when the file cannot be written, and when it can again.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, tell: Callable[[str], None] = log.warning) -> None:
+        self._path, self._tell = path, tell
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._missing = 0
         self.unwritten = 0
 
     def add(self, event: str, **fields: Any) -> Event:
@@ -65,19 +71,39 @@ class EventLog:
         return line
 
     def write(self, line: Event) -> None:
-        """Write any line; one that cannot be written is counted, and the first is logged."""
+        """Write any line whole; one that cannot be written is counted, and somebody is told once."""
         try:
-            os.write(self._fd, json.dumps(line).encode() + b"\n")
+            self._append(json.dumps(line).encode() + b"\n")
         except OSError as error:
             self.unwritten += 1
-            if self.unwritten == 1:
-                log.warning("%s cannot be written: %s", self._path, error)
+            self._missing += 1
+            if self._missing == 1:
+                what = f"{self._path} cannot be written ({error.strerror})"
+                self._tell(f"{what}: the job goes on, its lines are missing until it can be")
+            return
+        if self._missing:
+            self._tell(f"{self._path} can be written again; {self._missing} lines are missing there")
+            self._missing = 0
 
     def close(self) -> None:
         """Close the file; later events are returned and not written."""
         if self._fd >= 0:
             os.close(self._fd)
+            if self._missing:
+                self._tell(f"{self._missing} lines are missing at the end of {self._path}")
         self._fd = -1
+
+    def _append(self, raw: bytes) -> None:
+        written = os.write(self._fd, raw)
+        if written == len(raw):
+            return
+        try:
+            written += os.write(self._fd, raw[written:])  # says what is wrong
+        finally:
+            if written < len(raw):  # the next line must not be glued to half of this one
+                os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
+        if written < len(raw):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def read(path: Path) -> list[Event]:

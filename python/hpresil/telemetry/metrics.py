@@ -10,9 +10,13 @@ loopback address unless told otherwise.
 
 from __future__ import annotations
 
+import socket
+import socketserver
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from socketserver import ThreadingMixIn
 from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,7 +24,7 @@ from prometheus_client import (
     Gauge,
     Histogram,
     disable_created_metrics,
-    start_http_server,
+    make_wsgi_app,
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -34,6 +38,9 @@ PHASES = ("detect", "regroup", "restore", "first_step", "total")
 STEP_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 300)
 RECOVERY_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 CLOSE_S = 2.0
+POLL_S = 0.1
+SCRAPE_S = 5.0
+MAX_SCRAPES = 16
 
 Event = Mapping[str, Any]
 
@@ -46,6 +53,7 @@ class Metrics:
 
     Attributes:
         refused: Returns how many messages were refused, by kind; called for each scrape, on its thread.
+        scrapes_refused: Returns how many connections to the metrics' own port got no answer.
     """
 
     def __init__(self, clock: Callable[[], float] = now) -> None:
@@ -53,6 +61,7 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
         self.refused: Callable[[], Mapping[str, int]] = dict
+        self.scrapes_refused: Callable[[], int] = int
         self._generation = Gauge("hpresil_generation", "Membership counter.", registry=registry)
         self._step = Gauge("hpresil_step", "Newest committed step; -1 before the first.", registry=registry)
         self._step.set(-1)
@@ -114,7 +123,7 @@ class Metrics:
         refused = CounterMetricFamily(
             "hpresil_refused_messages", "Messages and connections turned away.", labels=["kind"]
         )
-        for kind, count in sorted(self.refused().items()):
+        for kind, count in sorted({**self.refused(), "scrape": self.scrapes_refused()}.items()):
             refused.add_metric([kind], count)
         yield refused
         goodput = GaugeMetricFamily(
@@ -165,8 +174,55 @@ class Metrics:
             self._workers.labels(state).set(sum(found == state for found in self._states.values()))
 
 
+class _Scrape(WSGIRequestHandler):
+    """One connection: it gets an answer if it asks in time, and no line in the log."""
+
+    timeout = SCRAPE_S
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Write nothing."""
+
+
+class _Scrapes(ThreadingMixIn, WSGIServer):
+    """The HTTP server: a thread for each connection, and not more than `MAX_SCRAPES` of them."""
+
+    daemon_threads = True
+    block_on_close = False
+    turned_away = 0
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self._places = threading.Semaphore(MAX_SCRAPES)
+        super().__init__(address, _Scrape)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer on a thread of its own, if there is a place."""
+        if not self._places.acquire(blocking=False):
+            self.turned_away += 1
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Count who hangs up, or says what is no request, too late; a traceback would help nobody."""
+        self.turned_away += 1
+
+    def server_bind(self) -> None:
+        """Bind without a look at the name service, which may take seconds."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+
 class MetricsServer:
-    """Serves metrics over HTTP, on a thread of its own.
+    """Serves metrics over HTTP, on threads of its own; who sends something else gets nothing.
 
     Args:
         metrics: What to serve.
@@ -180,12 +236,18 @@ class MetricsServer:
     def __init__(self, metrics: Metrics, address: str, port: int) -> None:
         self.metrics = metrics
         try:
-            self._server, self._thread = start_http_server(port, address, metrics.registry)
+            self._server = _Scrapes((address, port))
         except OSError as error:
             raise ConfigError(
                 f"--metrics-port {port}: cannot listen on {address}:{port} ({error.strerror or error}); "
                 "choose another port, another --metrics-addr, or 0 for none"
             ) from error
+        self._server.set_app(make_wsgi_app(metrics.registry))
+        metrics.scrapes_refused = lambda: self._server.turned_away
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(POLL_S,), name="hpresil-metrics", daemon=True
+        )
+        self._thread.start()
 
     def close(self) -> None:
         """Stop serving."""

@@ -10,8 +10,7 @@ are read back from the file, so steps that are made again after a fall-back are 
 
     {"step", "loss", "grad_norm", "state", "samples", "generation", "world_size", "time"}
 
-Floats are ``float.hex()`` strings, so nothing is rounded. Generation, world size and time tell the
-story of the run and are never compared.
+Floats are ``float.hex()`` strings: nothing is rounded. Generation, world size and time are never compared.
 
 Not guaranteed: lines are handed to the kernel one by one, but fsynced at `close` only; after a power
 failure the record may lack its end. Not thread safe.
@@ -32,8 +31,7 @@ from hpresil.base.errors import DataError, Divergence
 from hpresil.membership.messages import Committed
 
 COMPARED = ("loss", "grad_norm", "samples", "state")
-RECENT_STEPS = 1024
-EARLY_STEPS = 1024
+RECENT_STEPS = EARLY_STEPS = 1024
 LINE_BEGIN = b'{"step":'
 
 
@@ -153,8 +151,8 @@ class Recorder:
             check later reports against.
         resume_at: The first step that the job will make. An existing record is continued and must
             reach step ``resume_at - 1``; later lines stay, and what the job repeats is checked against
-            them. A truncated last line is cut off. Where no file exists, the record begins at this step;
-            -1: there is none or an empty one, and it begins at whatever step comes first.
+            them. A truncated last line is cut off. Where there is none, the record begins at this step, or,
+            for -1, at whatever comes first.
 
     Raises:
         DataError: The existing file is no record, or does not reach ``resume_at - 1``, or cannot be written.
@@ -162,8 +160,7 @@ class Recorder:
 
     def __init__(self, path: str | os.PathLike[str] | None, resume_at: int = 0) -> None:
         self.path = None if path is None else Path(path)
-        self.first_step = resume_at
-        self.next_step = resume_at
+        self.first_step = self.next_step = resume_at
         self._offsets = array("Q")  # where the line of step first_step + i begins
         self._bytes = 0
         self._recent: dict[int, tuple[Line, int | None]] = {}
@@ -238,13 +235,12 @@ class Recorder:
         raw = msgspec.json.encode(line) + b"\n"
         if self.path is not None:
             try:
-                written = os.pwrite(self._fd, raw, self._bytes)
-                if written < len(raw):
-                    raise OSError(0, f"only {written} of {len(raw)} bytes were written")
+                _write_all(self._fd, raw, self._bytes)
             except OSError as error:
                 if self._fd >= 0:
                     os.ftruncate(self._fd, self._bytes)
-                raise DataError(f"cannot write step {line.step} to {self.path}: {error.strerror}") from error
+                why = f"cannot write step {line.step} to the record {self.path}: {error.strerror}"
+                raise DataError(f"{why}; make room there") from error
             self._offsets.append(self._bytes)
         self._bytes += len(raw)
         self._recent[line.step] = (line, worker)
@@ -284,6 +280,12 @@ class Recorder:
                 self._offsets.append(self._bytes)
                 self._bytes += len(raw)
                 yield raw
+
+
+def _write_all(fd: int, data: bytes, offset: int) -> None:
+    while data:
+        written = os.pwrite(fd, data, offset)
+        data, offset = data[written:], offset + written
 
 
 def _check(earlier: tuple[Line, int | None], later: Line, worker: int) -> None:

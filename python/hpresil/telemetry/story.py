@@ -1,8 +1,8 @@
 """A run directory read as a whole: what happened, who was where, and what every process did.
 
-Everything on the monotonic clock of the machine whose agent wrote the events. A process of another machine
-has another such clock; its trace says how far that was from the wall clock, and its spans are moved
-accordingly, so they are as close as the machines' wall clocks are.
+Everything on the monotonic clock of the machine whose agent wrote the events. The spans of another machine's
+processes are moved by what the events say of its clock (`clocks`). Wall clocks are not looked at: they may be
+hours apart, and be set while the job runs.
 
 Not guaranteed: completeness. A running job can be read too; what its agent has not written yet is missing.
 """
@@ -20,12 +20,12 @@ from typing import NamedTuple
 from hpresil.base.errors import DataError
 from hpresil.base.span_ring import OVERLAPPING, Span
 from hpresil.telemetry import events as event_log, trace
+from hpresil.telemetry.clocks import Clock, Clocks
 from hpresil.telemetry.events import Event
 from hpresil.telemetry.goodput import goodput
 from hpresil.telemetry.recovery import Recovery, recoveries
 from hpresil.telemetry.trace import Trace
 
-SAME_CLOCK_S = 0.05
 INJECTED = "injected.json"
 
 
@@ -133,25 +133,24 @@ class Story:
         return {event["worker"]: event["t"] for event in self.all("WorkerLost", "WorkerLeft")}
 
     def _process(self, found: Trace) -> Process:
-        shift = self._shift(found)
+        clock = self._clocks.of(found.head.node, found.worker, found.head.pid)
         end = max(self._ends.get(found.worker, self.end), self.begin)
-        activities = [_activity(span, shift) for span in found.spans]
-        activities += [_activity(span, shift, end) for span in found.open]
+        activities = [_activity(span, clock) for span in found.spans]
+        activities += [_activity(span, clock, end) for span in found.open]
         activities.sort(key=lambda one: (one.begin, -one.end))
         head = found.head
         return Process(
             found.name, found.worker, head.pid, head.node, head.tracks, tuple(activities), found.lost
         )
 
-    def _shift(self, found: Trace) -> float:
-        first = self.events[0]
-        difference = found.head.wall_offset_ns / 1e9 - (first.get("wall", 0.0) - first["t"])
-        return difference if abs(difference) > SAME_CLOCK_S and "wall" in first else 0.0
+    @cached_property
+    def _clocks(self) -> Clocks:
+        return Clocks(self.events)
 
 
-def _activity(span: Span, shift: float, cut_at: float | None = None) -> Activity:
-    begin = span.begin_ns / 1e9 + shift
-    end = span.end_ns / 1e9 + shift if cut_at is None else max(begin, cut_at)
+def _activity(span: Span, clock: Clock, cut_at: float | None = None) -> Activity:
+    begin = clock.ours(span.begin_ns / 1e9)
+    end = clock.ours(span.end_ns / 1e9) if cut_at is None else max(begin, cut_at)
     overlapping = bool(span.flags & OVERLAPPING)
     place = (span.step, span.slot, span.generation, span.value)
     return Activity(span.name, begin, end, span.track, overlapping, cut_at is not None, *place)
@@ -172,7 +171,10 @@ def read(run_dir: Path) -> Story:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     if not found:
         raise DataError(f"{path} holds no event yet")
-    return Story(run_dir, found, trace.read_all(run_dir), dict(_injected(run_dir / INJECTED)))
+    clocks = Clocks(found)
+    afar = [t for t in trace.read_nodes(run_dir) if clocks.knows(t.head.node, t.worker, t.head.pid)]
+    traces = sorted([*trace.read_all(run_dir), *afar], key=lambda t: (t.worker, t.name))
+    return Story(run_dir, found, traces, dict(_injected(run_dir / INJECTED)))
 
 
 def _is_event(event: object) -> bool:

@@ -49,6 +49,9 @@ class TraceKeeper:
         node: The name of this node.
         memory_spans: How many spans a process may write between two looks.
         file_spans: How many spans a file holds; the oldest are overwritten.
+
+    Attributes:
+        tell: Told once, for people, when a file cannot be written; on the keeper's thread.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class TraceKeeper:
         self._directory, self._node = directory, node
         self._memory_spans, self._file_spans = memory_spans, file_spans
         self.on_data: OnData | None = None
+        self.tell: Callable[[str], None] = log.warning
         self.unwritten = 0
         self._kept: list[_Kept] = []
         self._wake = threading.Event()
@@ -128,7 +132,7 @@ class TraceKeeper:
         except OSError as error:
             self.unwritten += 1
             if self.unwritten == 1:
-                log.warning("%s cannot be written: %s; what is missing is missing", kept.path, error)
+                self.tell(f"{kept.path} cannot be written ({error.strerror}); its trace may lack spans")
             return
         if self.on_data is not None and kept.worker >= 0:
             for piece in copied:
@@ -137,9 +141,10 @@ class TraceKeeper:
                         self.on_data(kept.worker, span.step, (span.end_ns - span.begin_ns) / 1e9)
 
 
-def keep(directory: Path, node: str) -> TraceKeeper:
+def keep(directory: Path, node: str, tell: Callable[[str], None] = log.warning) -> TraceKeeper:
     """Return a keeper of the node's traces, that of this process among them."""
     keeper = TraceKeeper(directory, node)
+    keeper.tell = tell
     name = "agent-" + re.sub(r"[^A-Za-z0-9._-]", "_", node)
     with keeper.lent(name, -1) as fd:
         spans.attach(fd)
@@ -229,9 +234,9 @@ def _without(piece: tuple[int, bytes], newest: int) -> tuple[int, bytes]:
 
 
 def _write_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
-    written = os.pwrite(fd, data, offset)
-    if written < len(data):
-        raise OSError(0, f"only {written} of {len(data)} bytes were written")
+    while data:
+        written = os.pwrite(fd, data, offset)
+        data, offset = data[written:], offset + written
 
 
 @dataclass(frozen=True)
@@ -274,13 +279,18 @@ def read(path: Path) -> Trace:
 
 
 def read_all(run_dir: Path) -> list[Trace]:
-    """Return the traces of a run directory, agents first; an unreadable one is logged and left out.
+    """Return the traces of a run directory, agents first; an unreadable one is logged and left out."""
+    return _read_matching(run_dir, "trace")
 
-    Those of other nodes are among them if the nodes shared the directory.
-    """
+
+def read_nodes(run_dir: Path) -> list[Trace]:
+    """Return what other nodes left if they share the directory, in earlier lives and jobs as well."""
+    return _read_matching(run_dir, "nodes/*/trace", "nodes/*/earlier/*/trace")
+
+
+def _read_matching(run_dir: Path, *directories: str) -> list[Trace]:
     found = []
-    paths = [*run_dir.glob(f"trace/*{SUFFIX}"), *run_dir.glob(f"nodes/*/trace/*{SUFFIX}")]
-    for path in sorted(paths):
+    for path in sorted(path for pattern in directories for path in run_dir.glob(f"{pattern}/*{SUFFIX}")):
         try:
             found.append(read(path))
         except DataError as error:

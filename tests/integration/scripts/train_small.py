@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import math
 import os
+import signal
 import time
 
 import torch
@@ -28,6 +30,9 @@ parser.add_argument(
     choices=("parameters", "optimizer"),
     help="where the first frame of a recovery is damaged",
 )
+parser.add_argument("--fill", type=int, help="at this step the disk of --disk is filled by rank 0")
+parser.add_argument("--disk", help="a directory there")
+parser.add_argument("--drain", type=int, help="the job is drained at this step")
 parser.add_argument("--sleep", type=float, default=0.0, help="seconds each slot takes longer")
 parser.add_argument("--exit-early", type=int, help="sys.exit(7) at this step on every worker")
 arguments = parser.parse_args()
@@ -73,7 +78,17 @@ def data(step: int, slot: int, j: int) -> tuple[int, torch.Tensor]:
     return slot, torch.randn(2, 4, generator=torch.Generator().manual_seed(step * 10 + slot))
 
 
+def fill(directory: str) -> None:
+    with open(os.path.join(directory, "filler"), "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(1 << 16))
+
+
 for step in run.steps(arguments.steps):
+    if run.rank == 0 and step.index == arguments.fill:
+        fill(arguments.disk)
+    if run.rank == 0 and step.index == arguments.drain:
+        os.kill(int(os.environ["HPRESIL_AGENT_PID"]), signal.SIGTERM)
     with step:
         for slot, x in step.microbatches(data):
             loss = (model(x) - x.sum(1, keepdim=True)).square().mean()

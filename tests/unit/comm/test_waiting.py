@@ -71,3 +71,17 @@ def test_an_operation_that_is_lost_is_left_behind(waiter) -> None:
     assert time.monotonic() - began < 5.0
     assert waiter.left_behind
     work.ended.set()
+
+
+def test_an_operation_that_does_not_keep_its_time_limit_is_left_behind(waiter) -> None:
+    class Deaf(Work):
+        def wait(self, timeout: timedelta) -> bool:
+            return super().wait(timedelta(seconds=60.0))
+
+    work = Deaf(ended=False)
+    began = time.monotonic()
+    with pytest.raises(RuntimeError, match="did not end in time"):
+        waiter.finish([work], Deadline(0.1, "a test"), lambda: False)
+    assert time.monotonic() - began < 5.0
+    assert waiter.left_behind
+    work.ended.set()

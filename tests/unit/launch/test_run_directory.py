@@ -107,3 +107,12 @@ def test_sockets_live_in_a_short_private_directory(tmp_path, monkeypatch):
     sockets.agent.write_text("")
     sockets.close()
     assert not sockets.path.exists()
+
+
+def test_a_node_of_another_job_cannot_write_where_one_of_this_job_does(tmp_path):
+    first = opened(tmp_path / "shared" / "nodes" / "n1")
+    with pytest.raises(ConfigError, match=r"a job already runs in .*/nodes/n1 .* choose another --run-dir"):
+        opened(tmp_path / "shared" / "nodes" / "n1")
+    other = opened(tmp_path / "shared" / "nodes" / "n2")
+    other.close()
+    first.close()

@@ -14,6 +14,7 @@ from hpresil.launch.start_method import ForkServer, Launch, spawn
 # A server in its place: says what it is told to, then does what it is told to with the first request.
 STAND_IN = """
 import os, socket, sys, time
+open(os.environ["STARTS"], "a").write("x")
 control = socket.socket(fileno=int(os.environ["HPRESIL_FORK_SERVER"]))
 said, then = sys.argv[1:]
 if said: control.send(said.encode())
@@ -31,13 +32,16 @@ def ask(tmp_path, said, then, times=1):
     async def run():
         guard = Guard()
         server = ForkServer(
-            [sys.executable, "-c", STAND_IN, said, then], dict(os.environ), tmp_path / "log", guard
+            [sys.executable, "-c", STAND_IN, said, then],
+            {**os.environ, "STARTS": str(tmp_path / "log.starts")},
+            tmp_path / "log",
+            guard,
         )
         log_fd = os.open(os.devnull, os.O_WRONLY)
         try:
             launch = Launch(["true"], {}, log_fd, ())
             answers = [await server.fork(launch) for _ in range(times)]
-            return answers, server.why_not, server._starts
+            return answers, server.why_not, len(server._starts)
         finally:
             os.close(log_fd)
             server.close()
@@ -55,11 +59,23 @@ def test_a_server_that_refuses_is_not_asked_again(tmp_path):
     assert ask(tmp_path, said, "wait", times=2) == ([None, None], "the imports have started 3 threads", 1)
 
 
-@pytest.mark.parametrize(("said", "then"), [("", "end"), ("what?", "wait"), (READY, "end"), (READY, "close")])
+NONSENSE = ("what?", "[]", "{}", '{"ready": 1', '{"ready": true}' * 300, "\x01\x7f", "null")
+
+
+@pytest.mark.parametrize(
+    ("said", "then"),
+    [("", "end"), (READY, "end"), (READY, "close"), *((said, "wait") for said in NONSENSE)],
+)
 def test_a_server_that_fails_is_started_again_a_few_times(tmp_path, said, then):
     answers, _, starts = ask(tmp_path, said, then, times=5)
     assert answers == [None] * 5
     assert starts == start_method.MAX_SERVERS
+
+
+def test_servers_that_fail_once_in_a_while_are_started_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(start_method, "SERVERS_S", 0.0)
+    ask(tmp_path, "what?", "wait", times=start_method.MAX_SERVERS + 3)
+    assert len((tmp_path / "log.starts").read_text()) >= start_method.MAX_SERVERS + 3
 
 
 def test_nobody_waits_for_ever_for_a_silent_server(tmp_path, monkeypatch):

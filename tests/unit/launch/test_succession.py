@@ -17,6 +17,7 @@ from hpresil.launch.network import Ground, Network
 from hpresil.launch.succession import Office
 from hpresil.membership import machine, messages as m, takeover, tls
 from hpresil.membership.connections import Listen
+from hpresil.membership.refusals import Refusals
 from hpresil.membership.server import Server
 from hpresil.membership.state import Settings, begin
 
@@ -38,7 +39,7 @@ class Agent:
             node=name, rank=0, hosts=hosts, host=HOST, port=port, address=HOST, nnodes=3, max_nodes=3,
             credentials=CREDENTIALS, lease=lease,
         )  # fmt: skip
-        self.network = Network(name, self.cluster)
+        self.network = Network(name, self.cluster, Refusals())
         self.lease = self.network._lease
         self._stack = AsyncExitStack()
         self.over = False
@@ -51,7 +52,7 @@ class Agent:
         if settings is not None:
             self.network.claim()
             await self._serve(begin(settings, now()), listen=Listen(HOST, self._port, CREDENTIALS))
-        await self.network.connect(self._socket, self._directory, self._stack)
+        await self.network.connect(self._socket, self._directory, lambda text: None, self._stack)
         office = Office(self._socket, self._open, self._close)
         ground = Ground(
             told=self._told, over=lambda: self.over, generation=lambda: 0, alive=lambda: list(self.workers),

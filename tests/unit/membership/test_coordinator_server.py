@@ -68,6 +68,14 @@ async def until(client: Client, kind: type[m.Message], to: int | None = None) ->
     raise AssertionError(f"the connection ended before {kind.__name__}")
 
 
+async def ends(client: Client) -> AsyncIterator[m.ToAgent]:
+    """Yield everything up to the job's end."""
+    async for action in client:
+        yield action
+        if isinstance(action, m.JobEnded):
+            return
+
+
 async def first_view(client: Client, workers: tuple[int, int] = (0, 1)) -> m.View:
     for worker in workers:
         say(client, worker, m.Ready(facts=FACTS))
@@ -233,7 +241,7 @@ def test_deadlines_pass_without_any_message(tmp_path: Path) -> None:
     run(scenario)
 
 
-def test_a_disk_that_fails_is_reported_and_no_decision_is_sent(
+def test_a_disk_that_fails_ends_the_job_and_no_decision_is_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
@@ -247,8 +255,14 @@ def test_a_disk_that_fails_is_reported_and_no_decision_is_sent(
                 patch.setattr(Journal, "sync", full)
                 for worker in range(2):
                     say(client, worker, m.Ready(facts=FACTS))
-                with pytest.raises(OSError, match="No space left"):
-                    await server.failed()
+                told = [action async for action in ends(client)]
+            assert not any(
+                isinstance(action, m.Deliver) and isinstance(action.what, m.View) for action in told
+            )
+            assert isinstance(told[-1], m.JobEnded)
+            assert told[-1].status == 1
+            assert "journal cannot be written: No space left on device; make room there" in told[-1].reason
+            assert replay(tmp_path / "journal").state.phase != "ended"
 
     run(scenario)
 

@@ -189,3 +189,26 @@ def test_a_job_without_a_place_to_save_ends_without_saving() -> None:
     story.finished(6, 0, drained=True)
     assert story.end.status == 0
     assert story.end.saved == ""
+
+
+def test_what_is_broken_beside_the_state_ends_the_job_after_a_save() -> None:
+    story = Story(workers=2).begins(version=5)
+    story.happens(m.Broken(reason="the record cannot be written", worker=1, step=5, sound=True))
+    assert story.who_got(m.Save) == [0]
+    assert story.happens(m.Broken(reason="again", sound=True)) == []
+    story.saved(0, 5)
+    assert (story.end.status, story.end.worker, story.end.step) == (1, 1, 5)
+    assert (story.end.reason, story.end.saved) == ("the record cannot be written", "/run/checkpoints/5")
+
+
+def test_a_broken_state_is_not_saved() -> None:
+    story = Story(workers=2).begins(version=5)
+    story.happens(m.Broken(reason="Divergence", worker=1, step=5))
+    assert story.end.saved == ""
+
+
+def test_nothing_to_save_does_not_hold_up_the_end() -> None:
+    story = Story(workers=2)
+    story.agent_joins()
+    story.happens(m.Broken(reason="the journal cannot be written", sound=True))
+    assert story.end.status == 1

@@ -153,6 +153,15 @@ def test_the_first_facts_are_the_jobs_and_another_worker_that_differs_is_refused
     assert story.who_got(m.Stop) == [0]
 
 
+def test_a_difference_that_an_import_makes_names_the_start_method_that_helps() -> None:
+    story = Story(workers=2)
+    story.agent_joins()
+    story.ready(0, facts={**FACTS, "cpu.threads": "1"})
+    story.ready(1, facts={**FACTS, "cpu.threads": "4"})
+    assert "cpu.threads is '4' there and '1' here; if the script sets it" in story.end.reason
+    assert story.end.reason.endswith("--start-method spawn")
+
+
 @pytest.mark.parametrize(
     ("facts", "difference"),
     [

@@ -1,15 +1,19 @@
 import re
 import socket
 import threading
+import time
 import urllib.request
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import binary, sampled_from
 
 import told_job
 from hpresil.base.errors import ConfigError
 from hpresil.launch.scrapes import Scrapes
+from hpresil.telemetry import metrics as metrics_module
 from hpresil.telemetry.goodput import CATEGORIES, goodput
 from hpresil.telemetry.metrics import PHASES, STATES, Metrics, MetricsServer
 
@@ -132,7 +136,7 @@ def test_they_are_served_over_http_on_the_loopback_address_and_no_longer_after_t
             text = answer.read().decode()
     assert "\nhpresil_generation 3.0\n" in text
     assert "_created" not in text
-    assert not [t for t in threading.enumerate() if "serve_forever" in t.name]
+    assert not [t for t in threading.enumerate() if t.name == "hpresil-metrics"]
     with socket.socket() as sock:
         assert sock.connect_ex(("127.0.0.1", port)) != 0
 
@@ -155,3 +159,87 @@ def test_a_port_in_use_is_a_clear_error():
 def test_an_address_that_is_not_ours_is_a_clear_error():
     with pytest.raises(ConfigError, match=r"cannot listen on no\.such\.host\.invalid"):
         MetricsServer(Metrics(), "no.such.host.invalid", free_port())
+
+
+def said(port, raw, *, wait=True):
+    """Send bytes as they are; return what comes back."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+        try:
+            sock.sendall(raw)
+            if wait:
+                sock.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: sock.recv(1 << 16), b""))
+        except ConnectionError:
+            return b""
+
+
+def scraped(port):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        return answer.read().decode()
+
+
+@contextmanager
+def served(port):
+    with closing(Scrapes("127.0.0.1", port)) as scrapes:
+        scrapes.open()
+        yield scrapes
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    raw=binary(max_size=2048), begin=sampled_from([b"", b"GET ", b"GET /metrics HTTP/1.1\r\n", b"\x16\x03"])
+)
+def test_whatever_bytes_come_metrics_are_served_and_nothing_is_printed(capfd, raw, begin):
+    port = free_port()
+    with served(port):
+        said(port, begin + raw)
+        assert "hpresil_step" in scraped(port)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"GET /" + b"x" * (1 << 20) + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 100_000,
+        b"\x00" * (1 << 20),
+        b"POST /metrics HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n",
+    ],
+)
+def test_oversized_requests_are_cut_off(raw, capfd):
+    port = free_port()
+    with served(port):
+        said(port, raw)
+        assert "hpresil_step" in scraped(port)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_silent_connections_are_few_end_soon_and_are_counted(monkeypatch):
+    monkeypatch.setattr(metrics_module._Scrape, "timeout", 0.5)
+    port = free_port()
+    with served(port):
+        silent = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(50)]
+        wait_until(lambda: sum(is_closed(sock) for sock in silent) == len(silent))
+        counted = re.search(r'refused_messages_total\{kind="scrape"\} (\S+)', scraped(port))
+        assert counted is not None
+        assert float(counted[1]) >= 50 - metrics_module.MAX_SCRAPES
+        assert len([t for t in threading.enumerate() if "process_request" in t.name]) <= 2
+        for sock in silent:
+            sock.close()
+
+
+def is_closed(sock):
+    sock.setblocking(False)
+    try:
+        return sock.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+
+
+def wait_until(holds, seconds=10.0):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)

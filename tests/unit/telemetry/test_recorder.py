@@ -1,5 +1,6 @@
 """Recorder: every step once and in order, contradictions refused, continued after a resume."""
 
+import errno
 import json
 import os
 import random
@@ -221,8 +222,19 @@ def test_a_record_that_cannot_be_written_is_an_error_that_says_why(tmp_path, pat
             Recorder(place)
     recorder.add(0, committed(0), now=0.0)
     real = os.pwrite
-    monkeypatch.setattr(os, "pwrite", lambda fd, raw, at: real(fd, raw[:10], at))
-    with pytest.raises(DataError, match=r"cannot write step 1 to .*: only 10 of"):
+    left = 10
+
+    def into_the_rest_of_the_disk(fd, raw, at):
+        nonlocal left
+        if not left:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written, left = real(fd, raw[:left], at), 0
+        return written
+
+    monkeypatch.setattr(os, "pwrite", into_the_rest_of_the_disk)
+    with pytest.raises(
+        DataError, match=r"cannot write step 1 to the record .*: No space left on device; make room"
+    ):
         recorder.add(0, committed(1), now=0.0)
     assert steps_of(path) == [0]
 

@@ -1,3 +1,5 @@
+import errno
+import os
 from pathlib import Path
 
 from hpresil.telemetry.events import EventLog, parse, read
@@ -110,3 +112,31 @@ def test_a_full_disk_does_not_end_the_job():
     log.add("WorkerStarted", worker=4)
     assert log.unwritten == 2
     log.close()
+
+
+def test_a_disk_that_was_full_costs_whole_lines_and_people_are_told(tmp_path, monkeypatch):
+    said = []
+    log = EventLog(tmp_path / "events.jsonl", said.append)
+    log.add("WorkerStarted", worker=1)
+    real, room = os.write, 20
+
+    def into_the_rest_of_the_disk(fd, raw):
+        nonlocal room
+        if not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written, room = real(fd, raw[:room]), 0
+        return written
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", into_the_rest_of_the_disk)
+        log.add("WorkerStarted", worker=2)
+        log.add("WorkerStarted", worker=3)
+    log.add("WorkerStarted", worker=4)
+    assert (tmp_path / "events.jsonl").read_bytes().count(b"\n") == 2
+    assert [event["worker"] for event in read(tmp_path / "events.jsonl")] == [1, 4]
+    assert [text.partition(" ")[2] for text in said] == [
+        "cannot be written (No space left on device): the job goes on, its lines are missing until it can be",
+        "can be written again; 2 lines are missing there",
+    ]
+    log.close()
+    assert len(said) == 2
