@@ -217,7 +217,8 @@ class Succession:
         """Tell the agents that should come and have not where the coordinator is, until cancelled."""
         elected = Elected(node=self._node, term=term, address=self._address)
         while True:
-            await asyncio.gather(*(self._tell(address, elected) for address in missing().values()))
+            others = [address for node, address in missing().items() if node != self._node]
+            await asyncio.gather(*(self._tell(address, elected) for address in others))
             await asyncio.sleep(ANNOUNCE_S)
 
     async def _tell(self, address: str, elected: Elected) -> None:

@@ -104,8 +104,7 @@ class Server:
             self._connections.tell, lambda: set(self._connections.nodes()) - {self.state.host}
         )
         self._said: dict[str, int] = {}
-        here = taking_over[1] if taking_over else state.host
-        self._expected = {node.name: node.address for node in state.nodes.values() if node.name != here}
+        self._expected = {node.name: node.address for node in state.nodes.values()}
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] | None = None
