@@ -197,12 +197,12 @@ def test_garbage_at_every_listening_socket_of_a_job_does_not_show(
             json.loads((second.run_dir / "nodes" / "node1" / "agent.json").read_text()),
         )
         places = {0: listening(here["pid"]), 1: listening(there["pid"])}
-        named = {f"{here['sockets']}/{name}" for name in ("agent", "coordinator", "status")}
+        named = {f"{here['sockets']}/{name}" for name in ("agent", "control", "coordinator", "status")}
         named |= {str(nodes.port), metrics}
         assert named < places[0]
         assert len(places[0]) == len(named) + 1, f"not only the door for other agents: {places[0] - named}"
-        assert {f"{there['sockets']}/{name}" for name in ("agent", "status")} < places[1]
-        assert len(places[1]) == 3, f"not only a door for other agents: {places[1]}"
+        assert {f"{there['sockets']}/{name}" for name in ("agent", "control", "status")} < places[1]
+        assert len(places[1]) == 4, f"not only a door for other agents: {places[1]}"
         for place in places[0] | places[1]:
             for data in GARBAGE:
                 throw(place, data)

@@ -38,7 +38,8 @@ def node_of(launched: Launched, worker: int) -> str:
 
 def moved_bytes(run_dir: Path, worker: int) -> tuple[list[int], list[int]]:
     """Return by step the bytes of gradients that came to a worker from other nodes, and those it read."""
-    (spans,) = [trace.spans for trace in trace.read_all(run_dir) if trace.worker == worker]
+    kept = [*trace.read_all(run_dir), *trace.read_nodes(run_dir)]
+    (spans,) = [one.spans for one in kept if one.worker == worker]
     return tuple([span.value for span in spans if span.name == name] for name in ("fold", "collect"))
 
 

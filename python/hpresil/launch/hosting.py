@@ -19,7 +19,7 @@ from hpresil.launch import whereabouts
 from hpresil.launch.job import Job
 from hpresil.launch.news import News
 from hpresil.launch.picture import Picture
-from hpresil.launch.progress import Chronicle, Forwarded, Progress
+from hpresil.launch.progress import Chronicle, Forwarded, Heritage, Progress
 from hpresil.launch.run_directory import RunDirectory
 from hpresil.launch.scrapes import Scrapes
 from hpresil.launch.scribe import Scribe
@@ -120,13 +120,17 @@ class Hosting:
             place = whereabouts.Place(self._h.node, job.cluster.place, state.term)
             whereabouts.write(directory.job, place)
 
-    async def take_over(self, copy: m.StateCopy, term: int, address: str) -> Server:
-        """Start the coordinator of ``term`` from a copy of the state; agents come in at ``address``."""
+    async def take_over(self, copy: m.StateCopy, term: int, address: str, shift_s: float) -> Server:
+        """Start the coordinator of ``term`` from a copy of the state; agents come in at ``address``.
+
+        ``shift_s``: what to add to this machine's monotonic clock to have the one events are told by.
+        """
         state = takeover.rebased(machine.decode_state(copy.state), now() - copy.at)
         directory = self._h.directory.inherit()
-        before = last_events(directory.events, TAIL_BYTES)
+        heritage = Heritage(self._h.node, shift_s, last_events(directory.events, TAIL_BYTES))
+        self._scribe.shift_s = shift_s
         progress = Progress(
-            directory, self._recorder(state, term), self._h.picture, self._h.terminal.warn, before
+            directory, self._recorder(state, term), self._h.picture, self._h.terminal.warn, heritage
         )
         self._files, self.chronicle = (directory, progress), progress
         self._known = state
@@ -134,6 +138,7 @@ class Hosting:
             self._h.socket,
             state,
             taking_over=(term, self._h.node),
+            shift_s=shift_s,
             journal_path=directory.path / f"journal-{term}",
             on_state=self._changed,
             on_said=self._heard,

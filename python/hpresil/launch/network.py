@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpresil.base.deadline import now
 from hpresil.base.errors import ConfigError, TransferFailed
 from hpresil.base.version import VERSION
 from hpresil.launch import whereabouts
@@ -199,7 +200,7 @@ class Network:
 
     def _keep_copy(self, copy: m.StateCopy) -> None:
         assert self._succession is not None
-        self._succession.standing.copy = copy
+        self._succession.standing.keep(copy, now())
         if copy.proposal != self._proposal:
             self._proposal = copy.proposal
             self.client.say(m.Copied(node=self._node, proposal=copy.proposal))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from hpresil.base import spans
@@ -36,6 +37,21 @@ class Chronicle(Protocol):
         """Take in what a script logged."""
 
 
+@dataclass(frozen=True)
+class Heritage:
+    """What a coordinator's chronicle goes on from.
+
+    Attributes:
+        node: Where it lives now; its own events say so from here on.
+        shift_s: What to add to this machine's monotonic clock to have the one that events are told by.
+        before: The last events that were written; told again by agents, they are not repeated.
+    """
+
+    node: str
+    shift_s: float
+    before: Sequence[Event]
+
+
 class Progress:
     """Writes down commits and logged values, the first report of each.
 
@@ -43,11 +59,12 @@ class Progress:
         directory: Where everything goes.
         recorder: The record; it raises Divergence when two reports of a step differ.
         picture: Told of every commit.
-        before: Events that another coordinator has written down; told again, they are not repeated.
+        heritage: What there is to go on from, if another coordinator has written before this one.
         tell: Told, for people, of what cannot be written down.
 
     Attributes:
         on_event: Called with every event once it is written.
+        shift_s: What to add to this machine's monotonic clock to have the job's.
     """
 
     def __init__(
@@ -56,11 +73,14 @@ class Progress:
         recorder: Recorder,
         picture: Picture,
         tell: Callable[[str], None],
-        before: Iterable[Event] = (),
+        heritage: Heritage | None = None,
     ) -> None:
-        self._before = {_identity(event["event"], event) for event in before}
+        self._node = heritage.node if heritage else ""
+        self._before = {_identity(event["event"], event) for event in heritage.before} if heritage else set()
+        self.shift_s = heritage.shift_s if heritage else 0.0
         self._recorder, self._picture = recorder, picture
-        self._events, self._metrics = EventLog(directory.events, tell), EventLog(directory.metrics, tell)
+        self._events = EventLog(directory.events, tell, self.shift_s)
+        self._metrics = EventLog(directory.metrics, tell)
         self.on_event: Callable[[Event], None] | None = None
         self._told: set[tuple[str, object]] = set()
         self._logged: dict[int, set[str]] = {}
@@ -69,6 +89,8 @@ class Progress:
 
     def event(self, name: str, **fields: object) -> None:
         """Write an event; what agents of several nodes tell of one generation is written once."""
+        if self._node:
+            fields.setdefault("node", self._node)
         if name in TOLD_BY_ALL:
             generation = fields["generation"]
             if (name, generation) in self._told:
@@ -93,7 +115,7 @@ class Progress:
             Divergence: An earlier report of the step differs.
             DataError: The record cannot be written.
         """
-        first = self._recorder.add(worker, message, now())
+        first = self._recorder.add(worker, message, now() + self.shift_s)
         if first:
             self.event(
                 "StepCommitted",
@@ -117,7 +139,7 @@ class Progress:
         seen.update(new)
         for old in [step for step in self._logged if step < message.step - REMEMBERED_STEPS]:
             del self._logged[old]
-        self._metrics.write({"step": message.step, "t": round(now(), 6), **new})
+        self._metrics.write({"step": message.step, "t": round(now() + self.shift_s, 6), **new})
 
     def close(self) -> None:
         """Make the record durable and close all files."""

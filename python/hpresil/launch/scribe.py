@@ -29,11 +29,15 @@ class Scribe:
         picture: This agent's.
         terminal: Told of nodes that come and go.
         broken: Called when what a worker reports cannot be.
+
+    Attributes:
+        shift_s: What to add to this machine's monotonic clock to have the one that events are told by.
     """
 
     def __init__(
         self, chronicle: Chronicle, picture: Picture, terminal: Terminal, broken: Callable[[m.Broken], None]
     ) -> None:
+        self.shift_s = 0.0
         self._chronicle, self._picture, self._terminal = chronicle, picture, terminal
         self._broken = broken
         self._agents: dict[str, int] = {}
@@ -82,7 +86,7 @@ class Scribe:
 
     def _alive(self, node: str, at: float) -> None:
         """Compare that node's clock with ours, by which all events are told."""
-        offset_s = self._clocks[node].heard(at, now()) if node in self._clocks else None
+        offset_s = self._clocks[node].heard(at, now() + self.shift_s) if node in self._clocks else None
         if offset_s is not None and math.isfinite(offset_s):
             self._chronicle.event("ClockCompared", node=node, pid=self._agents[node], offset_s=offset_s)
 
@@ -91,7 +95,7 @@ class Scribe:
         fields = {key: value for key, value in noted.fields.items() if key not in RESERVED}
         for name in TIMES & fields.keys():
             if isinstance(fields[name], float) and math.isfinite(noted.at):
-                fields[name] += now() - noted.at
+                fields[name] += now() + self.shift_s - noted.at
         try:
             self._chronicle.event(noted.event, **{**fields, "node": node})
         except (KeyError, TypeError, ValueError, RecursionError) as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from hpresil.membership.messages import StateCopy
 from hpresil.membership.peer_messages import Elected, Stand, Vote
 
+SAME_CLOCK_S = 0.1
 VOTE_S = 3.0
 """How long an agent that has voted votes for nobody else."""
 
@@ -24,10 +25,26 @@ class Standing:
     term: int = 0
     bound: str = ""
     copy: StateCopy | None = None
+    copied_at: float = 0.0
     elected: Elected | None = None
     news: asyncio.Event = field(default_factory=asyncio.Event)
     voted_for: str = ""
     voted_at: float = float("-inf")
+
+    def keep(self, copy: StateCopy, at: float) -> None:
+        """Keep the newest copy; ``at``: when it came, in monotonic seconds of this machine."""
+        self.copy, self.copied_at = copy, at
+
+    @property
+    def shift_s(self) -> float:
+        """What to add to this machine's clock to have the one that events are told by.
+
+        On the same machine it is nothing; on another one it is known to the time a message takes.
+        """
+        if self.copy is None:
+            return 0.0
+        apart = self.copy.at - self.copied_at
+        return self.copy.shift_s + (apart if abs(apart) > SAME_CLOCK_S else 0.0)
 
     def answer(self, stand: Stand, at: float) -> Vote:
         """Return the answer to an agent that would be the coordinator."""

@@ -43,12 +43,13 @@ class Office:
 
     Attributes:
         socket: Where a coordinator of this node listens.
-        open: Makes the coordinator here, from a copy of the state, for a term; agents come in at an address.
+        open: Makes the coordinator here, from a copy of the state, for a term; agents come in at an address,
+            and events are told by a clock that differs from this machine's.
         close: Ends it.
     """
 
     socket: Path
-    open: Callable[[m.StateCopy, int, str], Awaitable[Server]]
+    open: Callable[[m.StateCopy, int, str, float], Awaitable[Server]]
     close: Callable[[], Awaitable[None]]
 
 
@@ -178,7 +179,7 @@ class Succession:
 
     async def _host(self, copy: m.StateCopy, term: int) -> bool:
         """Be the coordinator, if enough agents come."""
-        server = await self._office.open(copy, term, self._address)
+        server = await self._office.open(copy, term, self._address, self.standing.shift_s)
         announcing = asyncio.create_task(self._announce(term, server.missing))
         self._announcing = announcing
         self.serve(server)

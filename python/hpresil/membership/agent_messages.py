@@ -184,12 +184,14 @@ class StateCopy(Message, frozen=True, kw_only=True):
     """The coordinator's ``state`` at its time ``at``, for the agent that may have to take over.
 
     Of two copies the one of the later ``term`` is newer, then the one of the higher ``revision``.
+    ``shift_s``: what to add to the coordinator's clock to have the one that events are told by.
     """
 
     term: int
     revision: int
     proposal: int
     at: float
+    shift_s: float
     state: bytes
 
 

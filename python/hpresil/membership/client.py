@@ -82,6 +82,8 @@ class Client:
         """Introduce the agent, and say again what no coordinator has heard for sure."""
         self._joined = True
         self._write(msgspec.structs.replace(joined, said=self._heard))
+        if self.keeps:
+            self._write(Alive(at=now()))
         for message in self._unheard:
             self._write(message)
         if not self.keeps:

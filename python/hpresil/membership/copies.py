@@ -25,10 +25,13 @@ class Copies:
     Args:
         tell: Sends a message to a node.
         others: Returns the nodes of the other agents that are connected.
+        shift_s: What to add to this machine's clock to have the one that events are told by.
     """
 
-    def __init__(self, tell: Callable[[str, ToAgent], None], others: Callable[[], Iterable[str]]) -> None:
-        self._tell, self._others = tell, others
+    def __init__(
+        self, tell: Callable[[str, ToAgent], None], others: Callable[[], Iterable[str]], shift_s: float
+    ) -> None:
+        self._tell, self._others, self._shift_s = tell, others, shift_s
         self._revision = 0
         self._sent = -1
         self._sent_at = self._alive_at = float("-inf")
@@ -73,6 +76,7 @@ class Copies:
             revision=self._revision,
             proposal=state.proposal,
             at=now,
+            shift_s=self._shift_s,
             state=msgspec.msgpack.encode(state),
         )
 

@@ -1,14 +1,12 @@
 """The coordinator's shell: connections, the clock, the journal and the rendezvous store.
 
-Every event goes through one queue and one task: it is applied to the machine, journalled if it
-changed the state, made durable if a decision follows from it, and only then are the actions sent.
-So what an agent has been told is never forgotten. Store traffic needs no decision: it is answered
-at once, past the queue, and is neither journalled nor part of the machine.
+Every event goes through one queue and one task: it is applied to the machine, journalled if it changed
+the state, made durable if a decision follows from it, and only then are the actions sent. So what an agent
+has been told is never forgotten. Store traffic needs no decision: it is answered at once, past the queue.
 
-An agent speaks for the workers of its own node; what it says about others is dropped and counted.
-
-In a job of several nodes the other agents keep copies of the state. If this process is lost, one of them
-makes a server from its copy, which begins when enough of the others have come (see `gathering`).
+An agent speaks for the workers of its own node; what it says about others is dropped and counted. Agents
+of other nodes keep copies of the state. If this process is lost, one of them makes a server from its copy,
+which begins when enough of the others have come (see `gathering`).
 """
 
 from __future__ import annotations
@@ -65,6 +63,7 @@ class Server:
         path: The Unix socket to listen on; its directory must be closed to others.
         state: How the job begins, or a copy of the state of a coordinator that was lost.
         taking_over: The term it begins and the node it lives on; None for the first coordinator.
+        shift_s: What to add to its clock to have the first one's.
         journal_path: The journal to create; None for a job that keeps none.
         listen: Where agents of other nodes come in; None: there are none.
         on_state: Called with each new state, after its actions were sent.
@@ -81,6 +80,7 @@ class Server:
         state: State,
         *,
         taking_over: tuple[int, str] | None = None,
+        shift_s: float = 0.0,
         journal_path: Path | None = None,
         listen: Listen | None = None,
         on_state: Callable[[State], None] | None = None,
@@ -101,7 +101,7 @@ class Server:
             path, listen, self._refusals, on_said=self._take, on_gone=self._gone, on_defect=self._defect
         )
         self._copies = Copies(
-            self._connections.tell, lambda: set(self._connections.nodes()) - {self.state.host}
+            self._connections.tell, lambda: set(self._connections.nodes()) - {self.state.host}, shift_s
         )
         self._said: dict[str, int] = {}
         self._expected = {node.name: node.address for node in state.nodes.values()}

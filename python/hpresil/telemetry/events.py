@@ -55,17 +55,18 @@ class EventLog:
     Args:
         path: The file; created if it is not there.
         tell: Told, for people, when the file cannot be written, and when it can again.
+        shift_s: What to add to this machine's monotonic clock, so that all times are of one clock.
     """
 
-    def __init__(self, path: Path, tell: Callable[[str], None] = log.warning) -> None:
-        self._path, self._tell = path, tell
+    def __init__(self, path: Path, tell: Callable[[str], None] = log.warning, shift_s: float = 0.0) -> None:
+        self._path, self._tell, self._shift_s = path, tell, shift_s
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         self._missing = 0
         self.unwritten = 0
 
     def add(self, event: str, **fields: Any) -> Event:
         """Write one event and return it as it was written."""
-        line: Event = {"t": time.monotonic(), "wall": time.time(), "event": event, **fields}
+        line: Event = {"t": time.monotonic() + self._shift_s, "wall": time.time(), "event": event, **fields}
         if self._fd >= 0:
             self.write(line)
         return line

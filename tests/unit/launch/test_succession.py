@@ -66,7 +66,7 @@ class Agent:
         self.server = Server(self._socket, state, tick_s=0.02, **more)
         await self.server.start()
 
-    async def _open(self, copy: m.StateCopy, term: int, address: str) -> Server:
+    async def _open(self, copy: m.StateCopy, term: int, address: str, shift_s: float) -> Server:
         state = takeover.rebased(machine.decode_state(copy.state), now() - copy.at)
         await self._serve(state, taking_over=(term, self.name))
         assert self.server is not None
