@@ -169,7 +169,7 @@ def said(port, raw, *, wait=True):
             if wait:
                 sock.shutdown(socket.SHUT_WR)
             return b"".join(iter(lambda: sock.recv(1 << 16), b""))
-        except ConnectionError:
+        except OSError:
             return b""
 
 
