@@ -153,3 +153,21 @@ def test_a_node_that_stood_still_comes_too_late_to_change_anything(
     assert committed.index(late[-1]) == len(late) - 1, "an older generation committed after a newer one"
     assert set(machines.drained(2).values()) == {0}, machines.story()
     assert_undisturbed(machines, undisturbed)
+
+
+@needs_namespaces
+def test_training_goes_on_while_there_is_no_coordinator(
+    three: tuple[CutNetwork, Machines], undisturbed: list[Any]
+) -> None:
+    _, machines = three
+    machines.launchers[0].send_signal(signal.SIGSTOP)  # the agent alone: its worker computes on
+    stopped_at = machines.steps()
+    machines.until(lambda: machines.events("CoordinatorMoved"))
+    machines.until(lambda: machines.members() == 2)
+    last = max(e["step"] for e in machines.events("StepCommitted") if e["generation"] == 1)
+    assert last > stopped_at + 10, f"from step {stopped_at} to {last} without a coordinator"
+    machines.launchers[0].send_signal(signal.SIGCONT)
+    machines.until(lambda: machines.members() == 3, 60)
+    machines.until_steps(5)
+    assert set(machines.drained(1).values()) == {0}, machines.story()
+    assert_undisturbed(machines, undisturbed)

@@ -79,7 +79,7 @@ class Hosting:
         self._h = house
         self.server: Server | None = None
         self.chronicle: Chronicle = Forwarded(house.client.say, house.picture)
-        self._files: tuple[RunDirectory, Progress] | None = None
+        self._files: tuple[RunDirectory, Progress | None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._known: State | None = None
         self._news = News()
@@ -97,7 +97,7 @@ class Hosting:
             directory, Recorder(job.record, resume or 0), self._h.picture, self._h.terminal.warn
         )
         self._files, self.chronicle = (directory, progress), progress
-        server = Server(
+        self.server = server = Server(
             self._h.socket,
             state,
             journal_path=directory.journal,
@@ -107,7 +107,9 @@ class Hosting:
             on_lost=self._node_lost,
             refusals=self._h.picture.refusals,
         )
-        await self._open(server, progress)
+        await server.start()
+        self._show(progress, server)
+        self._watching = asyncio.create_task(self._watch(server))
         self.chronicle.event(
             "JobStarted",
             run_id=job.run_id,
@@ -125,47 +127,51 @@ class Hosting:
 
         ``shift_s``: what to add to this machine's monotonic clock to have the one events are told by.
         """
-        state = takeover.rebased(machine.decode_state(copy.state), now() - copy.at)
-        directory = self._h.directory.inherit()
-        heritage = Heritage(self._h.node, shift_s, last_events(directory.events, TAIL_BYTES))
         self._scribe.shift_s = shift_s
-        progress = Progress(
-            directory, self._recorder(state, term), self._h.picture, self._h.terminal.warn, heritage
-        )
-        self._files, self.chronicle = (directory, progress), progress
-        self._known = state
-        server = Server(
+        state = self._known = takeover.rebased(machine.decode_state(copy.state), now() - copy.at)
+        directory = self._h.directory.inherit()
+        self._files = directory, None
+        place = whereabouts.Place(self._h.node, address, term)
+        self.server = Server(
             self._h.socket,
             state,
             taking_over=(term, self._h.node),
             shift_s=shift_s,
             journal_path=directory.path / f"journal-{term}",
+            on_begun=lambda: self._begun(directory, state, place),
             on_state=self._changed,
             on_said=self._heard,
             on_lost=self._node_lost,
             refusals=self._h.picture.refusals,
         )
-        await self._open(server, progress)
-        self._h.terminal.loud()
+        await self.server.start()
+        self._watching = asyncio.create_task(self._watch(self.server))
+        return self.server
+
+    def _begun(self, directory: RunDirectory, state: State, place: whereabouts.Place) -> None:
+        """Go on with the job's files, now that it is certain that the coordinator lives here."""
+        assert self.server is not None
+        whereabouts.write(directory.path, place)  # from here on the old one writes nothing
+        heritage = Heritage(self._h.node, self._scribe.shift_s, last_events(directory.events, TAIL_BYTES))
+        recorder = self._recorder(state, place.term)
+        progress = Progress(directory, recorder, self._h.picture, self._h.terminal.warn, heritage)
+        self._files, self.chronicle = (directory, progress), progress
+        self._show(progress, self.server)
         directory.announce(self._h.facts())
-        whereabouts.write(directory.path, whereabouts.Place(self._h.node, address, term))
-        self.chronicle.event("CoordinatorMoved", node=self._h.node, was=state.host, term=term)
+        self._h.terminal.loud()
         self._h.terminal.say(
-            f"node {self._h.node} has the coordinator now ({address}); node {state.host} had it"
+            f"node {place.node} has the coordinator now ({place.address}); node {state.host} had it"
         )
+        self.chronicle.event("CoordinatorMoved", node=place.node, was=state.host, term=place.term)
         for message in self._h.client.unheard:
             self._scribe.heard(self._h.node, message)
-        return server
 
-    async def _open(self, server: Server, progress: Progress) -> None:
-        self.server = server
-        await server.start()
+    def _show(self, progress: Progress, server: Server) -> None:
         try:
             self._h.scrapes.open()
         except ConfigError as error:  # it has moved here, and the port is taken here
             self._h.terminal.say(f"no metrics: {error}")
         self._h.scrapes.show(progress, server, self._h.traces)
-        self._watching = asyncio.create_task(self._watch(server))
 
     async def _watch(self, server: Server) -> None:
         try:
@@ -183,7 +189,8 @@ class Hosting:
         if self._files is not None:
             (directory, progress), self._files = self._files, None
             self.chronicle = Forwarded(self._h.client.say, self._h.picture)
-            progress.close()
+            if progress is not None:
+                progress.close()
             if directory is not self._h.directory:
                 directory.close()
 
@@ -208,7 +215,7 @@ class Hosting:
             for node in known.nodes.keys() - state.nodes.keys():
                 self._scribe.node_lost(known, node, "its agent has not come to the new coordinator")
         for event, fields, words in self._news.of(state):
-            self.chronicle.event(event, **fields)
+            self.event(event, **fields)
             self._h.terminal.say(words)
 
     def _heard(self, node: str, message: m.FromAgent) -> None:
@@ -241,12 +248,20 @@ class Hosting:
 
     def event(self, name: str, **fields: object) -> None:
         """Note an event."""
-        self.chronicle.event(name, **fields)
+        self._of_now().event(name, **fields)
 
     def committed(self, worker: int, message: m.Committed) -> bool:
         """Take in a worker's commit; return whether it is the first of its step here."""
-        return self.chronicle.committed(worker, message)
+        return self._of_now().committed(worker, message)
 
     def logged(self, message: m.Logged) -> None:
         """Take in what a script logged."""
-        self.chronicle.logged(message)
+        self._of_now().logged(message)
+
+    def _of_now(self) -> Chronicle:
+        """Return where this agent writes: an old coordinator that wakes must not write beside the new one."""
+        if self.server is not None and self._files is not None and self._h.job.cluster is not None:
+            place = whereabouts.read(self._files[0].path)
+            if place is not None and place.term > self.server.term:
+                self.chronicle = Forwarded(self._h.client.say, self._h.picture)
+        return self.chronicle

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpresil.base.background import Background
 from hpresil.base.deadline import now
 from hpresil.base.errors import ConfigError, TransferFailed
 from hpresil.base.version import VERSION
@@ -67,7 +68,7 @@ class Network:
     def __init__(self, node: str, cluster: Cluster | None, refusals: Refusals) -> None:
         self._node, self._cluster, self._refusals = node, cluster, refusals
         self._lease = Lease(cluster.lease) if cluster and cluster.lease else None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background(_defect)
         self._address = ""
         self._proposal = 0
         self._succession: Succession | None = None
@@ -120,7 +121,7 @@ class Network:
         if self._cluster is not None:
             await self._open_door(self._cluster, frames, arenas, server)
             stack.push_async_callback(self._close)
-            self._later(self.client.stay())
+            self._background.start(self.client.stay())
         self.client.join(self._introduction())
 
     async def _open_door(
@@ -209,7 +210,7 @@ class Network:
         """Another agent says that it is the coordinator: follow it if it is a later one."""
         assert self._succession is not None
         if elected.node != self._node and self._succession.standing.heard_of(elected):
-            self._later(self._succession.step_down())
+            self._background.start(self._succession.step_down())
             if self._succession.standing.bound:
                 self.client.leave()
 
@@ -217,7 +218,7 @@ class Network:
 
     def probe(self, message: m.Probe) -> None:
         """Try to reach other agents, as the coordinator asks."""
-        self._later(self._probe(message.addresses))
+        self._background.start(self._probe(message.addresses))
 
     async def _probe(self, addresses: dict[str, str]) -> None:
         assert self._succession is not None
@@ -225,19 +226,11 @@ class Network:
         self.client.say(m.Reached(node=self._node, tried=addresses, failed=failed))
 
     async def _close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.close()
         if self._succession is not None:
             self._succession.close()
             await self._succession.peers.close()
 
-    def _later(self, work: asyncio._CoroutineLike[None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.result()  # an exception is a defect, and the event loop's handler hears of it
+def _defect(error: BaseException) -> None:
+    raise error  # the event loop's handler hears of it

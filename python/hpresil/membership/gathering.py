@@ -8,14 +8,41 @@ goes back to an older one, so whoever is left by more than half of the quorum ca
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from hpresil.membership import quorum
-from hpresil.membership.agent_messages import AgentJoined
+from hpresil.membership.agent_messages import AgentJoined, FromAgent
 from hpresil.membership.state import State
 from hpresil.membership.takeover import TookOver
 
 GATHER_S = 1.0
 PATIENCE_S = 3.0
+
+
+class Hold:
+    """What agents say, kept back until it is known that this coordinator begins.
+
+    Args:
+        on_said: Where it goes.
+        held: Keep it back at first.
+    """
+
+    def __init__(self, on_said: Callable[[str, FromAgent], None] | None, *, held: bool) -> None:
+        self._on_said = on_said
+        self._kept: list[tuple[str, FromAgent]] | None = [] if held else None
+
+    def pass_on(self, node: str, message: FromAgent) -> None:
+        """Pass on what the agent of ``node`` says, now or later."""
+        if self._kept is not None:
+            self._kept.append((node, message))
+        elif self._on_said is not None:
+            self._on_said(node, message)
+
+    def release(self) -> None:
+        """Pass on what was kept, in order, and everything from now on at once."""
+        kept, self._kept = self._kept or [], None
+        for node, message in kept:
+            self.pass_on(node, message)
 
 
 class Gathering:

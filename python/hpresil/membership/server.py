@@ -16,10 +16,11 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from hpresil.base.background import Background
 from hpresil.base.deadline import now as monotonic
 from hpresil.membership.connections import Connections, Listen
 from hpresil.membership.copies import Copies
-from hpresil.membership.gathering import Gathering
+from hpresil.membership.gathering import Gathering, Hold
 from hpresil.membership.ledger import Ledger, is_decision
 from hpresil.membership.machine import Event, NodeLost, Tick
 from hpresil.membership.messages import (
@@ -66,6 +67,7 @@ class Server:
         shift_s: What to add to its clock to have the first one's.
         journal_path: The journal to create; None for a job that keeps none.
         listen: Where agents of other nodes come in; None: there are none.
+        on_begun: Called when it takes over and enough agents have come, before anything else.
         on_state: Called with each new state, after its actions were sent.
         on_said: Called with what agents say, before anything follows from it.
         on_lost: Called with the name of a node whose connection has ended, and why.
@@ -83,6 +85,7 @@ class Server:
         shift_s: float = 0.0,
         journal_path: Path | None = None,
         listen: Listen | None = None,
+        on_begun: Callable[[], None] | None = None,
         on_state: Callable[[State], None] | None = None,
         on_said: Callable[[str, FromAgent], None] | None = None,
         on_lost: Callable[[str, str], None] | None = None,
@@ -93,7 +96,8 @@ class Server:
         self._ledger = Ledger(state, journal_path, inherited=taking_over is not None)
         self._gathering = Gathering(state, taking_over[1], taking_over[0]) if taking_over else None
         self.path, self._refusals = path, refusals or Refusals()
-        self._on_state, self._on_said, self._on_lost = on_state, on_said, on_lost
+        self._on_state, self._on_begun, self._on_lost = on_state, on_begun, on_lost
+        self._hold = Hold(on_said, held=taking_over is not None)
         self._now = now
         self._tick_s = tick_s
         self._rendezvous = Rendezvous(state.generation)
@@ -106,7 +110,7 @@ class Server:
         self._said: dict[str, int] = {}
         self._expected = {node.name: node.address for node in state.nodes.values()}
         self._events: asyncio.Queue[Event] = asyncio.Queue()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background(self._defect)
         self._failed: asyncio.Future[None] | None = None
         self._begun: asyncio.Future[bool] | None = None
         self._open = self._deciding = False
@@ -117,6 +121,11 @@ class Server:
         return self._ledger.state
 
     @property
+    def term(self) -> int:
+        """Which coordinator of the job it is."""
+        return self._gathering.term if self._gathering is not None else self.state.term
+
+    @property
     def refused(self) -> dict[str, int]:
         """How many connections and messages were turned away, by kind."""
         return {**self._refusals.counts, "store": self._rendezvous.refused}
@@ -124,11 +133,12 @@ class Server:
     async def start(self) -> None:
         """Listen and decide, until `close`. Raises ConfigError for an unusable socket path or port."""
         self._failed, self._begun = asyncio.Future(), asyncio.Future()
-        self._ledger.open()
+        if self._gathering is None:
+            self._ledger.open()
         self._open = True
         await self._connections.open()
         for work in (self._decide(), self._tick()):
-            self._keep(asyncio.create_task(work))
+            self._background.start(work)
 
     async def begun(self) -> bool:
         """Wait until it decides; False if it took over and too few agents have come."""
@@ -153,24 +163,12 @@ class Server:
     async def close(self) -> None:
         """Stop deciding, close every connection, and remove the socket; a second call does nothing."""
         self._open = False
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._background.close()
         await self._connections.close()
         for future in (self._failed, self._begun):
             if future is not None and not future.done():
                 future.cancel()
         self._ledger.close()
-
-    def _keep(self, task: asyncio.Task[None]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._defect(error)
 
     def _defect(self, error: BaseException) -> None:
         if self._failed is not None and not self._failed.done():
@@ -195,6 +193,10 @@ class Server:
             if took_over is None:
                 self._begun.set_result(False)
                 return
+            self._ledger.open()
+            if self._on_begun is not None:
+                self._on_begun()
+            self._hold.release()
             await self._apply(took_over)
         self._begun.set_result(True)
         while True:
@@ -270,8 +272,7 @@ class Server:
                     "foreign worker", f"node {node!r} speaks for worker {message.worker}"
                 )
                 return
-        if self._on_said is not None:
-            self._on_said(node, message)
+        self._hold.pass_on(node, message)
         if isinstance(message, Alive):
             return
         if isinstance(message, Relayed) and isinstance(message.said, StoreSet | StoreGet):
@@ -283,12 +284,10 @@ class Server:
         self._said[joined.node] = joined.said
         kept = self._gathering.came(joined) if self._gathering is not None else None
         if joined.build:  # a job of several nodes
-            term = self._gathering.term if self._gathering is not None else self.state.term
-            self._connections.tell(joined.node, Accepted(term=term, workers=kept or []))
+            self._connections.tell(joined.node, Accepted(term=self.term, workers=kept or []))
             if joined.node != self.state.host:
                 self._copies.welcome(joined.node, self.state, self._now(), joined.said)
-        if self._on_said is not None:
-            self._on_said(joined.node, joined)
+        self._hold.pass_on(joined.node, joined)
         if kept is None:
             self._events.put_nowait(joined)
 
