@@ -76,3 +76,19 @@ def test_a_lost_node_shrinks_the_group_and_its_return_lets_it_grow(
     assert min(sizes) == 2, f"the group did not shrink to one node at once: {sizes}"
     assert sizes[-1] == 4, f"the group did not grow back: {sizes}"
     assert compared(tmp_path / "record.jsonl") == undisturbed
+
+
+def test_the_only_node_left_takes_in_a_newcomer_of_its_own(undisturbed: list[Any], tmp_path: Path) -> None:
+    with started(tmp_path, slow=0.05) as launched:
+        launched.until_step(5)
+        launched.signal(signal.SIGSTOP)  # nobody brings the lost node back
+        os.kill(launched.events("NodeJoined")[0]["pid"], signal.SIGKILL)
+        launched.until(lambda: launched.events("NodeLost"))
+        here = next(worker for worker in range(4) if node_of(launched, worker) == "node0")
+        os.kill(launched.pid(here), signal.SIGKILL)
+        launched.until(lambda: any(event["worker"] > 3 for event in launched.events("Restored")), 20)
+        launched.signal(signal.SIGCONT)
+        assert launched.ended(60) == 0, launched.story()
+        newcomers = [event["worker"] for event in launched.events("Restored") if event["worker"] > 3]
+        assert node_of(launched, newcomers[0]) == "node0"
+    assert compared(tmp_path / "record.jsonl") == undisturbed

@@ -79,6 +79,9 @@ class FrameTraffic:
 
     def committed(self, message: m.Committed, worker: int) -> None:
         """A worker has committed a step of which a snapshot is wanted."""
+        # Another version takes a frame's place only after a step of everybody, newcomers too: who has not
+        # asked for the frame by then never will, since its own agent had that version already.
+        self._let_everybody_go()
         self._perform(self._book.snapshot(message.generation, message.step + 1, worker))
 
     def served(self, worker: int, message: m.Served) -> None:
@@ -138,8 +141,7 @@ class FrameTraffic:
         for action, fetch in asked.items():
             fetch.cancel()
             self.serve_failed(action.worker, action.generation, action.frame)
-        for node in list(self._abroad):
-            self._let_go(node)
+        self._let_everybody_go()
 
     def decision(self, to: int, decision: m.Decision, *, new: bool) -> None:
         """Pass a decision on, then what follows from it."""
@@ -263,6 +265,10 @@ class FrameTraffic:
     def _let_go(self, node: str) -> None:
         for reader in self._abroad.pop(node, set()):
             self._perform(self._book.read_done(reader))
+
+    def _let_everybody_go(self) -> None:
+        for node in list(self._abroad):
+            self._let_go(node)
 
     async def close(self) -> None:
         """Give up what is under way."""

@@ -251,7 +251,7 @@ class Probe(Message, frozen=True, kw_only=True):
 class Roster(Message, frozen=True, kw_only=True):
     """Where the workers of ``generation`` are (worker → node), and the nodes (node → HOST:PORT).
 
-    Precedes everything about that generation.
+    Precedes everything about that generation; not sent as long as the job has had only one node.
     """
 
     generation: int

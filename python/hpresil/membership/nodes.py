@@ -83,8 +83,11 @@ def all_there(turn: Turn) -> bool:
 
 
 def announce(turn: Turn) -> None:
-    """Tell all agents where everybody is; before a view, and only if there is more than one."""
-    if len(turn.state.nodes) > 1:
+    """Tell all agents where everybody is; before a view, and only if there ever was more than one.
+
+    Also when one alone is left: it would take what it does not know, a process started since, for another's.
+    """
+    if turn.state.joined > 1:
         workers = {worker.id: worker.node for worker in turn.state.workers.values()}
         addresses = {node.name: node.address for node in turn.state.nodes.values()}
         roster = Roster(generation=turn.state.generation, workers=workers, addresses=addresses)

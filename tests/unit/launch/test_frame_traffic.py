@@ -87,6 +87,10 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(bounded())
 
 
+def _committed(step: int) -> m.Committed:
+    return m.Committed(generation=2, step=step, loss="", grad_norm="", samples="ab", state="", world_size=2)
+
+
 async def settled() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
@@ -179,6 +183,26 @@ def test_a_frame_that_goes_out_is_not_filled_again_not_even_after_a_new_view() -
         serves = [what for _, what in node.sent if isinstance(what, m.Serve)]
         assert [serve.frame for serve in serves] == [0, 1, 0]
         assert node.frames.hold(0, 10) == -1, "it is being filled with another version"
+
+    run(scenario)
+
+
+def test_a_frame_for_a_newcomer_abroad_that_had_it_already_is_filled_again() -> None:
+    """Its agent had it from an older generation and never asks; snapshots need both frames in turn."""
+
+    async def scenario() -> None:
+        node = Node("a")
+        node.frames.footprint(m.Footprint(frame_bytes=64))
+        await settled()
+        node.decides(2)
+        node.frames.served(SOURCE, m.Served(generation=2, version=10, frame=0, frame_bytes=64))
+        for version in (12, 14):
+            node.frames.committed(_committed(version - 1), SOURCE)
+            serve = next(what for _, what in reversed(node.sent) if isinstance(what, m.Serve))
+            assert serve.version == version
+            sealed = m.Served(generation=2, version=version, frame=serve.frame, frame_bytes=64)
+            node.frames.served(SOURCE, sealed)
+        await settled()
 
     run(scenario)
 

@@ -387,6 +387,22 @@ def test_everybody_hears_where_the_workers_are_before_the_view() -> None:
     assert roster.addresses == {"a": "a:1", "b": "b:1"}
 
 
+def test_the_last_node_hears_of_a_worker_that_was_started_after_the_others_were_lost() -> None:
+    """It would take the newcomer for another node's, and never tell it that its state is there."""
+    story = Nodes(2, places=2).trains("a", "b")
+    (left,) = story.where()["a"]
+    story.loses("b")
+    (newcomer,) = story.starts()
+    story.reports(left, 5)
+    story.ready(newcomer)
+    story.rehearsed(newcomer)
+    assert story.view == [left, newcomer]
+    (roster,) = (told for told in story.told if isinstance(told, m.Roster))
+    assert roster.generation == story.state.generation
+    assert roster.workers == {left: "a", newcomer: "a"}
+    assert roster.addresses == {"a": "a:1"}
+
+
 def test_a_job_of_one_node_needs_no_roster_and_no_probes() -> None:
     story = Story(2).begins()
     assert not any(isinstance(event, m.Reached) for event, _ in story.history)
