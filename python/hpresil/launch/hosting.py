@@ -163,8 +163,6 @@ class Hosting:
             f"node {place.node} has the coordinator now ({place.address}); node {state.host} had it"
         )
         self.chronicle.event("CoordinatorMoved", node=place.node, was=state.host, term=place.term)
-        for message in self._h.client.unheard:
-            self._scribe.heard(self._h.node, message)
 
     def _show(self, progress: Progress, server: Server) -> None:
         try:
@@ -219,8 +217,8 @@ class Hosting:
             self._h.terminal.say(words)
 
     def _heard(self, node: str, message: m.FromAgent) -> None:
-        """Write down what an agent of another node says; this node's own writes directly."""
-        if self._h.job.cluster is None or node == self._h.node:
+        """Write down what an agent says; this node's own writes directly, unless it said it before it could."""
+        if self._h.job.cluster is None or (node == self._h.node and self._known is None):
             return
         if isinstance(message, m.AgentJoined) and message.term and self._known and node in self._known.nodes:
             self._scribe.knows(node, message)  # it comes from the coordinator before this one

@@ -114,11 +114,6 @@ class Client:
         """Forget the first ``said`` messages: the coordinator has them for sure."""
         self._forget(min(said - self._heard, len(self._unheard)))
 
-    @property
-    def unheard(self) -> list[FromAgent]:
-        """What no coordinator has heard for sure, in order."""
-        return list(self._unheard)
-
     def _forget(self, count: int) -> None:
         for _ in range(count):
             self._unheard.popleft()
