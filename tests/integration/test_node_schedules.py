@@ -1,7 +1,8 @@
 """Random schedules of faults on two nodes, whole nodes among them, leave the undisturbed record, bit for bit.
 
-The agent of one node, the coordinator's or the other one, is killed at a random point of a step, in some schedules
-twice, beside the faults of single workers; it comes back after a second. HPRESIL_TEST_NODE_SCHEDULES sets how many schedules run.
+The agent of one node, the coordinator's or the other one, is killed at a random point of a step, in some
+schedules twice, beside the faults of single workers; it comes back after a second.
+HPRESIL_TEST_NODE_SCHEDULES sets how many schedules run.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def test_a_random_schedule_with_lost_nodes_does_not_show(
     print(f"seed {seed}: {faults}")
     done = job.run(tmp_path / "job", script, "--steps", STEPS, nproc=2, spares=1, flags=FLAGS, faults=faults)
     assert done.status == 0, f"{done.output}\n{job.logs(done.directory)}"
-    # The second loss can come first: the end of a block bears the version, which is that of the next step.
+    # The second loss can come first: the end of a block bears the version of the next step.
     assert {"node", "again"} & done.fired.keys(), f"no fault fired at the node: {faults}"
     assert done.happened("NodeLost"), "the loss of the node was not noticed as such"
     assert compared(done.record) == undisturbed[script]
