@@ -217,7 +217,7 @@ class Hosting:
             self._h.terminal.say(words)
 
     def _heard(self, node: str, message: m.FromAgent) -> None:
-        """Write down what an agent says; this node's own writes directly, unless it said it before it could."""
+        """Write down what an agent says; this one writes directly, unless it said it before it could."""
         if self._h.job.cluster is None or (node == self._h.node and self._known is None):
             return
         if isinstance(message, m.AgentJoined) and message.term and self._known and node in self._known.nodes:
