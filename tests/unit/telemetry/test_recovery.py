@@ -110,3 +110,14 @@ def test_a_full_disk_does_not_end_the_job():
     log.add("WorkerStarted", worker=4)
     assert log.unwritten == 2
     log.close()
+
+
+def test_members_that_handed_over_are_no_fault():
+    left = [
+        event(3.0, "ViewInstalled", generation=2, members=[1]),
+        event(3.1, "Decided", generation=2, target=1),
+        event(3.2, "WorkerLeft", worker=0, status=0),
+        event(3.5, "StepCompleted", step=1, generation=2),
+    ]
+    (found,) = recoveries(FORMED + left)
+    assert (found.kind, found.workers, found.detect_ms, found.steps_redone) == ("handed over", (), 0.0, 0)
