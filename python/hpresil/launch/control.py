@@ -8,8 +8,9 @@ then lines of JSON as they come: at once that it is refused or accepted, and whe
 
     {"text": "node b is drained", "done": true, "failed": false}
 
-Only processes of the agent's own user are heard, at most `MAX_ASKING` at a time. The wish itself goes to the
-coordinator as a message, from whichever node it is asked on. It holds even if whoever asked does not wait.
+Only processes of the agent's own user are heard, and at most `MAX_ASKING` may wait for an answer. The wish
+itself goes to the coordinator as a message, from whichever node it is asked on. It holds even if whoever
+asked does not wait.
 """
 
 from __future__ import annotations
@@ -69,13 +70,13 @@ class Control:
         try:
             if not endpoint.is_same_user(writer.get_extra_info("socket")):
                 return
+            async with asyncio.timeout(ASK_S):
+                wish = _wish(await reader.readuntil(b"\n"), self._node, request)
             if len(self._asking) >= MAX_ASKING:
-                _write(writer, f"{MAX_ASKING} others ask this agent already", failed=True)
+                _write(writer, f"{MAX_ASKING} others wait for an answer of this agent already", failed=True)
                 return
             answers = self._asking[request] = asyncio.Queue()
-            async with asyncio.timeout(ASK_S):
-                line = await reader.readuntil(b"\n")
-            self._say(_wish(line, self._node, request))
+            self._say(wish)
             await _pass_on(answers, reader, writer)
         except ValueError as error:
             _write(writer, f"that is no wish: {error}", failed=True)

@@ -8,6 +8,13 @@ name) and the fields of that event:
     WorkerReady     worker, pristine                 (a spare is ready with pristine = false)
     WorkerLost      worker, rank, reason, status, step, slot, armed, last_stamp, why
     WorkerLeft      worker, status                   (it had been released, or the job had ended)
+    NodeJoined      node, pid, address
+    NodeLost        node, workers, why
+    NodeDraining    node, workers                    (its workers are to leave)
+    NodeDrained     node, agent_stays                (they have left)
+    NodeDrainGivenUp  node                           (the job needs it)
+    ResizeRequested workers, before
+    Resized         workers, members                 (the full group has the size that was asked for)
     SlotFailed      worker, step, slot, kind, error, retry
     ViewInstalled   generation, members              (members[rank] = worker)
     Decided         generation, target, sources, slots, initial, finished

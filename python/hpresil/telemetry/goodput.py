@@ -5,14 +5,15 @@
     degraded     the share that missing workers would have had of a smaller group's steps
     data         waiting for data inside of steps: that of the slowest member
     detection    from a fault to its being noticed
-    recovery     from there to the group being re-formed and the state restored; growing counts as well
+    recovery     from there to the group being re-formed and the state restored; growing and handing over too
     recomputed   steps made again after a fall-back; what an interrupted step took beyond a typical one
     other        after the last step: saving, leaving
 
 A step's time is that between two completed steps, so what a script does between steps belongs to it.
-A step of w of N workers is w/N productive and the rest degraded. What an interrupted step took without
-detection and recovery, beyond the median of the last 64 undisturbed steps (scaled to the size of the
-group), was computed again: slots that died with their worker. Without such steps nothing counts as that.
+A step of w of N workers is w/N productive and the rest degraded; N changes when the group is resized. What
+an interrupted step took without detection and recovery, beyond the median of the last 64 undisturbed steps
+(scaled to the size of the group), was computed again: slots that died with their worker. Without such steps
+nothing counts as that.
 
 The `Ledger` takes events one by one and keeps only those of the step in progress, so an agent can have one
 for the job's life.
@@ -55,6 +56,7 @@ class Ledger:
         self._decided = False
         self._ended = False
         self._full = 0
+        self._told = False  # how large the full group is; else the largest one was it
         self._members: list[int] = []
         self._newest = -1
         self._open: list[Event] = []
@@ -69,6 +71,11 @@ class Ledger:
         t = self._last = max(self._last, t)
         if name == "JobStarted":
             self._full = max(self._full, event.get("workers", 0))
+            self._told = self._full > 0
+        elif name == "ResizeRequested":
+            self._full = min(self._full, event["workers"])
+        elif name == "Resized":
+            self._full = event["workers"]
         elif name == "StepCompleted" and not self._ended:
             self._complete(event["step"], t)
         elif name == "JobEnded":
@@ -110,7 +117,8 @@ class Ledger:
         if event["event"] == "ViewInstalled":
             first = not self._members
             self._members = list(event["members"])
-            self._full = max(self._full, len(self._members))
+            if not self._told:
+                self._full = max(self._full, len(self._members))
             if first:
                 return
         if not self._decided:  # the group forms
@@ -127,13 +135,15 @@ class Ledger:
         if step <= self._newest:
             shares["recomputed"] += work
         else:
-            share = len(self._members) / self._full if self._members else 1.0
+            # Members that are about to leave still take part: a group can be larger than full for a while.
+            share = min(1.0, len(self._members) / self._full) if self._members else 1.0
+            size = len(self._members) or 1
             if disturbed and self._durations:
-                again = max(0.0, work - median(self._durations) / share)
+                again = max(0.0, work - median(self._durations) / size)
                 shares["recomputed"] += again
                 work -= again
             elif not disturbed:
-                self._durations.append(work * share)
+                self._durations.append(work * size)
             shares["productive"] += work * share
             shares["degraded"] += work - work * share
             self._waits[step] = (0.0, work * share)

@@ -66,6 +66,7 @@ class Metrics:
         self._step = Gauge("hpresil_step", "Newest committed step; -1 before the first.", registry=registry)
         self._step.set(-1)
         self._workers = Gauge("hpresil_workers", "Live workers by state.", ["state"], registry=registry)
+        self._wanted = Gauge("hpresil_workers_wanted", "Size of the full group.", registry=registry)
         self._faults = Counter("hpresil_faults", "Workers lost, by kind.", ["kind"], registry=registry)
         self._moved = Counter(
             "hpresil_moved_bytes", "State copied, by direction.", ["direction"], registry=registry
@@ -162,6 +163,8 @@ class Metrics:
             if name == "WorkerLost":
                 self._faults.labels(event["reason"]).inc()
                 self._story.append(event)
+        elif name in ("JobStarted", "Resized"):
+            self._wanted.set(event["workers"])
         elif name == "ViewInstalled":
             self._generation.set(event["generation"])
             self._story.append(event)

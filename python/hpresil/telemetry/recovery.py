@@ -27,8 +27,9 @@ from hpresil.telemetry.events import Event
 class Recovery:
     """One change of generation; times in milliseconds. None: it has not happened yet.
 
-    ``kind``: the reason of the first loss ("killed", "exited", "hung", "ended"), "grown", or "regrouped" when
-    the members stayed. ``at``: the monotonic second at which it began.
+    ``kind``: the reason of the first loss ("killed", "exited", "hung", "ended"), "grown", "handed over" when
+    members left that were asked to, or "regrouped" when the members stayed. ``at``: the monotonic second at
+    which it began.
     """
 
     generation: int
@@ -95,7 +96,8 @@ def _begin(
 ) -> _Change:
     lost = [event["worker"] for event in losses]
     if not losses:
-        kind = "grown" if set(view["members"]) - set(members) else "regrouped"
+        new, old = set(view["members"]), set(members)
+        kind = "grown" if new - old else "handed over" if old - new else "regrouped"
         return _Change(view["generation"], kind, lost, view["t"], view["t"], committed_before=newest)
     first = losses[0]
     fault = last_sign(first, known)

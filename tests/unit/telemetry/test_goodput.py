@@ -105,3 +105,52 @@ def test_a_second_loss_during_the_recovery_is_part_of_it():
 def test_the_loss_of_a_spare_costs_nothing():
     events = [*job(), event(7.6, "WorkerLost", worker=7, last_stamp=5.0), event(8.5, "StepCompleted", step=4)]
     assert shares(events) == {"start-up": 3.5, "productive": 5.0}
+
+
+def shrunk(t, generation=2):
+    return [
+        event(t, "ResizeRequested", workers=1, before=2),
+        event(t, "ViewInstalled", generation=generation, members=[0]),
+        event(t, "Decided", generation=generation, target=4),
+    ]
+
+
+def test_a_group_that_was_asked_to_be_smaller_is_not_degraded_and_computes_nothing_again():
+    # A step of one worker takes as long as two steps of two workers.
+    events = [*job(), *shrunk(7.5), event(9.5, "StepCompleted", step=4, generation=2)]
+    events += [event(9.6, "Resized", workers=1, members=[0]), event(11.5, "StepCompleted", step=5)]
+    assert shares(events) == {"start-up": 3.5, "productive": 8.0}
+
+
+def test_a_larger_size_counts_from_when_it_is_reached():
+    grown = [
+        event(7.5, "ResizeRequested", workers=4, before=2),
+        event(8.5, "StepCompleted", step=4, generation=1),
+        event(8.5, "ViewInstalled", generation=2, members=[0, 1, 2, 3]),
+        event(8.5, "Decided", generation=2, target=5),
+        event(8.5, "Resized", workers=4, members=[0, 1, 2, 3]),
+        event(9.0, "StepCompleted", step=5, generation=2),
+    ]
+    lost = [
+        event(9.0, "WorkerLost", worker=3, last_stamp=9.0),
+        event(9.0, "ViewInstalled", generation=3, members=[0, 1]),
+        event(9.0, "Decided", generation=3, target=6),
+        event(10.0, "StepCompleted", step=6, generation=3),
+    ]
+    assert shares([*job(), *grown]) == {"start-up": 3.5, "productive": 5.5}
+    assert shares([*job(), *grown, *lost])["degraded"] == 0.5
+
+
+def test_a_group_larger_than_full_for_a_while_is_productive_and_no_more():
+    events = [
+        *job(),
+        event(7.5, "ViewInstalled", generation=2, members=[0, 1, 2]),
+        event(7.5, "Decided", generation=2, target=4),
+        event(8.5, "StepCompleted", step=4, generation=2),
+        event(8.5, "ViewInstalled", generation=3, members=[0, 2]),
+        event(8.5, "Decided", generation=3, target=5),
+        event(9.5, "StepCompleted", step=5, generation=3),
+    ]
+    found = shares(events)
+    assert found["start-up"] + found["productive"] + found.get("recomputed", 0) == 9.5
+    assert "degraded" not in found

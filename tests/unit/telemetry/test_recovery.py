@@ -140,3 +140,14 @@ def test_a_disk_that_was_full_costs_whole_lines_and_people_are_told(tmp_path, mo
     ]
     log.close()
     assert len(said) == 2
+
+
+def test_members_that_handed_over_are_no_fault():
+    left = [
+        event(3.0, "ViewInstalled", generation=2, members=[1]),
+        event(3.1, "Decided", generation=2, target=1),
+        event(3.2, "WorkerLeft", worker=0, status=0),
+        event(3.5, "StepCompleted", step=1, generation=2),
+    ]
+    (found,) = recoveries(FORMED + left)
+    assert (found.kind, found.workers, found.detect_ms, found.steps_redone) == ("handed over", (), 0.0, 0)

@@ -10,7 +10,14 @@ from hpresil.telemetry.story import Story
 
 MOST_LABELS = 14
 ROW = 15.0
-REASONS = {"killed": "killed", "hung": "hung", "exited": "exited", "ended": "lost", "grown": "group grows"}
+REASONS = {
+    "killed": "killed",
+    "hung": "hung",
+    "exited": "exited",
+    "ended": "lost",
+    "grown": "group grows",
+    "handed over": "group shrinks",
+}
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def stretches(story: Story, worker: int, begin: float, end: float) -> list[Stret
             if worker in members:
                 now = ("compute", f"rank {members.index(worker)}")
             elif role == "compute":
-                now = ("spare", "not in")
+                now = ("spare", "handed over")
         if now != (role, words):
             found.append(Stretch(at, max(at, t), role, words))
             at, (role, words) = max(at, t), now

@@ -187,7 +187,9 @@ def _title(change: Recovery) -> str:
     total, generation = seconds((change.total_ms or 0.0) / 1e3), f"Generation {change.generation}"
     redone = f"{counted(change.steps_redone, 'step')} redone" if change.steps_redone else "no step redone"
     if not change.workers:
-        what = "the group grows" if change.kind == "grown" else "the group is re-formed"
+        what = {"grown": "the group grows", "handed over": "the group shrinks, as asked for"}.get(
+            change.kind, "the group is re-formed"
+        )
         return f"{generation}: {what} within {total}, {redone}"
     who = " and ".join(f"worker {worker}" for worker in change.workers)
     what = REASONS.get(change.kind, change.kind)
