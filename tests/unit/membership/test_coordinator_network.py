@@ -12,6 +12,7 @@ import pytest
 from at_the_door import HOST, OURS, eventually, free_port, run, throw
 from hypothesis import given, settings, strategies as st
 
+from hpresil.base.deadline import now
 from hpresil.base.errors import ConfigError
 from hpresil.membership import connections, messages as m
 from hpresil.membership.client import Client
@@ -28,7 +29,7 @@ FAR = m.AgentJoined(node="far", pid=1, address="127.0.0.1:9")
 async def serving(directory: Path, port: int) -> AsyncIterator[Server]:
     server = Server(
         directory / "sockets" / "c",
-        begin(Settings(workers=2, nnodes=2), 0.0),
+        begin(Settings(workers=2, nnodes=2), now()),
         listen=Listen(HOST, port, OURS),
         tick_s=0.02,
     )
