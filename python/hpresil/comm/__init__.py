@@ -6,6 +6,6 @@ From the outside in:
 * `exchange` is how gradients travel, `schedule` who sends what to whom, `homes` who can read whose memory,
   `segments` that memory, `staging` what arrives, `folding` and `arithmetic` the additions,
 * `small_messages` carries votes, statistics and whatever else is small,
-* `group` is one generation's group, `rendezvous`, `store` and `sockets` how it is built, `waiting` and `parking`
-  how it is given up.
+* `group` is one generation's group, `rendezvous`, `store` and `sockets` how it is built, `waiting` and
+  `parking` how it is given up.
 """
