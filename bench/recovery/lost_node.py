@@ -1,9 +1,10 @@
 """Loss of one of two nodes: from the kill of its agent to the next step that all members have committed.
 
-    .venv/bin/python bench/recovery/lost_node.py [--repeats 5] [--nproc-per-node 2] [--results DIR]
+    .venv/bin/python bench/recovery/lost_node.py [--lose other] [--repeats 5] [--results DIR]
 
-Both nodes are on this machine (``--local-nodes 2``). The second one's agent is killed when one of its workers
-has finished a slot of the kill step; its workers go with it, and the other node's finish the step.
+Both nodes are on this machine (``--local-nodes 2``). The agent of one, the coordinator's or the other one, is
+killed when one of its workers has finished a slot of the kill step; its workers go with it, and those of the
+other node finish the step.
 The result is one JSON file.
 """
 
@@ -30,6 +31,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--lose", choices=("coordinator", "other"), default="other")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--nproc-per-node", type=int, default=2)
     parser.add_argument("--kill-step", type=int, default=15)
@@ -38,9 +40,9 @@ def main() -> int:
     runs = []
     for number in range(args.repeats):
         with tempfile.TemporaryDirectory(prefix="hpresil-bench-") as scratch:
-            runs.append(measure(Path(scratch), args.nproc_per_node, args.kill_step))
+            runs.append(measure(Path(scratch), args.lose, args.nproc_per_node, args.kill_step))
         print(f"{number + 1}: {runs[-1]}", flush=True)
-    setup = {name: getattr(args, name) for name in ("repeats", "nproc_per_node", "kill_step")}
+    setup = {name: getattr(args, name) for name in ("lose", "repeats", "nproc_per_node", "kill_step")}
     flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in setup.items())
     result = {
         "date": report.today(),
@@ -51,19 +53,20 @@ def main() -> int:
         "medians": report.medians(runs),
         "runs": runs,
     }
-    path = args.results / f"lost-node-{result['date'][:10]}.json"
+    path = args.results / f"lost-{args.lose}-node-{result['date'][:10]}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     print(f"{result['medians']}\nwritten to {path}")
     return 0
 
 
-def measure(directory: Path, nproc: int, kill_step: int) -> dict[str, Any]:
+def measure(directory: Path, lose: str, nproc: int, kill_step: int) -> dict[str, Any]:
     """Run once; return milliseconds."""
     workers, steps = NODES * nproc, kill_step + 3
     command = [*contenders.HPRESIL, "--run-dir", str(directory / "run"), "--local-nodes", str(NODES)]
     command += ["--nproc-per-node", str(nproc), "--slots", str(workers)]
     command += [str(contenders.HERE / "train_hpresil.py"), "--out", str(directory), "--steps", str(steps)]
-    fault = {"id": "killed", "point": "slot.end", "action": "lose_node", "node": 1, "step": kill_step}
+    fault: dict[str, Any] = {"id": "killed", "point": "slot.end", "action": "lose_node", "step": kill_step}
+    fault["node"] = 0 if lose == "coordinator" else 1
     (directory / "faults.json").write_text(json.dumps({"log": str(directory), "faults": [fault]}))
     contenders.run(command, directory, {"HPRESIL_FAILPOINTS": str(directory / "faults.json")})
     if not (directory / "killed").exists():

@@ -9,9 +9,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpresil.base.background import Background
 from hpresil.base.deadline import now
 from hpresil.base.errors import ConfigError, TransferFailed
+from hpresil.base.tasks import Tasks
 from hpresil.base.version import VERSION
 from hpresil.launch import whereabouts
 from hpresil.launch.cluster import Cluster
@@ -68,7 +68,7 @@ class Network:
     def __init__(self, node: str, cluster: Cluster | None, refusals: Refusals) -> None:
         self._node, self._cluster, self._refusals = node, cluster, refusals
         self._lease = Lease(cluster.lease) if cluster and cluster.lease else None
-        self._background = Background(_defect)
+        self._tasks = Tasks(_defect)
         self._address = ""
         self._proposal = 0
         self._succession: Succession | None = None
@@ -121,7 +121,7 @@ class Network:
         if self._cluster is not None:
             await self._open_door(self._cluster, frames, arenas, server)
             stack.push_async_callback(self._close)
-            self._background.start(self.client.stay())
+            self._tasks.start(self.client.stay())
         self.client.join(self._introduction())
 
     async def _open_door(
@@ -210,7 +210,7 @@ class Network:
         """Another agent says that it is the coordinator: follow it if it is a later one."""
         assert self._succession is not None
         if elected.node != self._node and self._succession.standing.heard_of(elected):
-            self._background.start(self._succession.step_down())
+            self._tasks.start(self._succession.step_down())
             if self._succession.standing.bound:
                 self.client.leave()
 
@@ -218,7 +218,7 @@ class Network:
 
     def probe(self, message: m.Probe) -> None:
         """Try to reach other agents, as the coordinator asks."""
-        self._background.start(self._probe(message.addresses))
+        self._tasks.start(self._probe(message.addresses))
 
     async def _probe(self, addresses: dict[str, str]) -> None:
         assert self._succession is not None
@@ -226,7 +226,7 @@ class Network:
         self.client.say(m.Reached(node=self._node, tried=addresses, failed=failed))
 
     async def _close(self) -> None:
-        await self._background.close()
+        await self._tasks.close()
         if self._succession is not None:
             self._succession.close()
             await self._succession.peers.close()

@@ -63,7 +63,7 @@ def together(
 ) -> None:
     """Take out workers and nodes at once, so that there is one view without them, not several.
 
-    ``regroup``: there is a new view even if no member is lost.
+    ``regroup``: there is a new view even if no member is lost; who saves before the end is asked anew.
     """
     members = turn.state.members
     seats = [None if member in lost else member for member in members]
@@ -75,7 +75,7 @@ def together(
     for node in lost_nodes:
         nodes.forget(turn, node)
     if turn.state.phase == "stopping":
-        for worker in workers:
+        for worker in workers if not regroup else ():
             ending.lost(turn, worker.id, why)
     elif turn.state.phase == "forming":
         if not nodes.all_there(turn):

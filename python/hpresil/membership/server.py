@@ -16,8 +16,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from hpresil.base.background import Background
 from hpresil.base.deadline import now as monotonic
+from hpresil.base.tasks import Tasks
 from hpresil.membership.connections import Connections, Listen
 from hpresil.membership.copies import Copies
 from hpresil.membership.gathering import Gathering, Hold
@@ -110,7 +110,7 @@ class Server:
         self._said: dict[str, int] = {}
         self._expected = {node.name: node.address for node in state.nodes.values()}
         self._events: asyncio.Queue[Event] = asyncio.Queue()
-        self._background = Background(self._defect)
+        self._tasks = Tasks(self._defect)
         self._failed: asyncio.Future[None] | None = None
         self._begun: asyncio.Future[bool] | None = None
         self._open = self._deciding = False
@@ -138,7 +138,7 @@ class Server:
         self._open = True
         await self._connections.open()
         for work in (self._decide(), self._tick()):
-            self._background.start(work)
+            self._tasks.start(work)
 
     async def begun(self) -> bool:
         """Wait until it decides; False if it took over and too few agents have come."""
@@ -163,7 +163,7 @@ class Server:
     async def close(self) -> None:
         """Stop deciding, close every connection, and remove the socket; a second call does nothing."""
         self._open = False
-        await self._background.close()
+        await self._tasks.close()
         await self._connections.close()
         for future in (self._failed, self._begun):
             if future is not None and not future.done():

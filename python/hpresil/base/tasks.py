@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 
-class Background:
+class Tasks:
     """Keeps tasks alive while they run. Single-threaded: to be used from one event loop.
 
     Args:
