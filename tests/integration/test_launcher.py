@@ -145,7 +145,7 @@ def test_status_tells_who_is_in(tmp_path):
         job.signal(signal.SIGTERM)
         assert job.ended() == 0, job.story()
         after = subprocess.run(ask, env=job.env, capture_output=True, text=True, check=False)
-    assert set(found) == {"generation", "step", "members", "last_recovery"}
+    assert set(found) == {"generation", "step", "members", "last_recovery", "refused"}
     roles = [(member["role"], member["rank"], member["slots"]) for member in found["members"]]
     assert roles == [
         ("agent", None, []),

@@ -55,7 +55,7 @@ class Office:
         elif kind == "copy" and there:
             name = self.random.choice(there)
             self.copies[name] = self.state
-            self.answers.append(Copied(node=name, proposal=self.state.proposal))
+            self.answers.append(Copied(node=name, term=1, proposal=self.state.proposal))
         elif kind == "answer" and self.answers:
             turn = Turn(self.state, 0.0)
             quorum.copied(turn, self.answers.pop(0))

@@ -73,6 +73,7 @@ class Attendance:
 
         A new process takes processor time, which a recovery that is under way needs now.
         """
+        self._disowned.discard(message.worker)  # another coordinator may give a number again
         if message.worker < self._job.workers + self._job.spares:
             delay_s = 0.0
         else:

@@ -135,7 +135,7 @@ class Hosting:
         self.server = Server(
             self._h.socket,
             state,
-            taking_over=(term, self._h.node),
+            taking_over=(self._h.node, term, (copy.term, copy.revision)),
             shift_s=shift_s,
             journal_path=directory.path / f"journal-{term}",
             on_begun=lambda: self._begun(directory, state, place),
@@ -183,6 +183,8 @@ class Hosting:
             self._watching.cancel()
         if self.server is not None:
             server, self.server = self.server, None
+            if self._deposed(server):
+                self.chronicle = Forwarded(self._h.client.say, self._h.picture)
             await server.close()
         if self._files is not None:
             (directory, progress), self._files = self._files, None
@@ -258,8 +260,12 @@ class Hosting:
 
     def _of_now(self) -> Chronicle:
         """Return where this agent writes: an old coordinator that wakes must not write beside the new one."""
-        if self.server is not None and self._files is not None and self._h.job.cluster is not None:
-            place = whereabouts.read(self._files[0].path)
-            if place is not None and place.term > self.server.term:
-                self.chronicle = Forwarded(self._h.client.say, self._h.picture)
+        if self.server is not None and self._deposed(self.server):
+            self.chronicle = Forwarded(self._h.client.say, self._h.picture)
         return self.chronicle
+
+    def _deposed(self, server: Server) -> bool:
+        if self._files is None or self._h.job.cluster is None:
+            return False
+        place = whereabouts.read(self._files[0].path)
+        return place is not None and place.term > server.term

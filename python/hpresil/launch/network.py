@@ -70,7 +70,7 @@ class Network:
         self._lease = Lease(cluster.lease) if cluster and cluster.lease else None
         self._tasks = Tasks(_defect)
         self._address = ""
-        self._proposal = 0
+        self._proposal = (0, 0)
         self._succession: Succession | None = None
         self.client = Client(keeps=cluster is not None and not cluster.hosts)
 
@@ -164,6 +164,7 @@ class Network:
             term=self._succession.standing.term,
             generation=self._ground.generation(),
             workers=self._ground.alive(),
+            copy=self._succession.standing.newest_copy,
         )
 
     # ------------------------------------------------------------------ the coordinator of the moment
@@ -202,9 +203,9 @@ class Network:
     def _keep_copy(self, copy: m.StateCopy) -> None:
         assert self._succession is not None
         self._succession.standing.keep(copy, now())
-        if copy.proposal != self._proposal:
-            self._proposal = copy.proposal
-            self.client.say(m.Copied(node=self._node, proposal=copy.proposal))
+        if (copy.term, copy.proposal) != self._proposal:
+            self._proposal = copy.term, copy.proposal
+            self.client.say(m.Copied(node=self._node, term=copy.term, proposal=copy.proposal))
 
     def _told_of(self, elected: Elected) -> None:
         """Another agent says that it is the coordinator: follow it if it is a later one."""

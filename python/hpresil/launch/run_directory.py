@@ -59,6 +59,7 @@ class RunDirectory:
         self.job = path.parents[1] if path.parent.name == NODES else path
         """The job's run directory, of which this is one node's part."""
         self._lock_fd = lock_fd
+        self._announced = False
         self.logs = path / "logs"
         self.traces = path / "trace"
         self.checkpoints = path / "checkpoints"
@@ -118,6 +119,7 @@ class RunDirectory:
 
     def announce(self, facts: dict[str, Any]) -> None:
         """Write ``agent.json``: how to reach the agent."""
+        self._announced = True
         temporary = self.agent_file.with_suffix(".tmp")
         temporary.write_text(json.dumps(facts, indent=1) + "\n")
         os.replace(temporary, self.agent_file)
@@ -129,7 +131,8 @@ class RunDirectory:
     def close(self) -> None:
         """Remove ``agent.json`` and let go of the lock."""
         if self._lock_fd >= 0:
-            self.agent_file.unlink(missing_ok=True)
+            if self._announced:
+                self.agent_file.unlink(missing_ok=True)
             os.close(self._lock_fd)
             self._lock_fd = -1
 

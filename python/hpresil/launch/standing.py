@@ -36,6 +36,11 @@ class Standing:
         self.copy, self.copied_at = copy, at
 
     @property
+    def newest_copy(self) -> tuple[int, int]:
+        """The term and the revision of the copy that is kept."""
+        return (self.copy.term, self.copy.revision) if self.copy is not None else (0, 0)
+
+    @property
     def shift_s(self) -> float:
         """What to add to this machine's clock to have the one that events are told by.
 
@@ -55,6 +60,10 @@ class Standing:
         if granted:
             self.voted_for, self.voted_at = stand.node, at
         return Vote(granted=granted, term=self.term, copy=self.copy if granted else None)
+
+    def withdraw(self) -> None:
+        """Take back a vote for this agent itself, which was in vain: another candidate may have it."""
+        self.voted_for, self.voted_at = "", float("-inf")
 
     def bound_to(self, address: str) -> None:
         """Note that the agent has a coordinator."""

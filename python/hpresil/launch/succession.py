@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,7 @@ class Succession:
         turn = self._turn(state) if state else 0
         pause_s = TURN_S * turn
         while now() - begun < limit_s:
-            if await self._elected(pause_s):
+            if await self._elected(pause_s * (0.75 + 0.5 * random.random())):  # not in step with another
                 return True
             if standing.copy is not None and await self._round(standing.copy):
                 return True
@@ -138,14 +139,16 @@ class Succession:
         copies = [copy, *(vote.copy for vote in votes.values() if vote.granted and vote.copy)]
         best = newest(copies)
         if not self._may(decode_state(best.state), voters):
+            if own.granted:
+                self.standing.withdraw()
             return False
-        term = max(stand.term, best.term + 1)
+        term = max(stand.term, best.term + 1, self._lease.next_term() if self._lease is not None else 0)
         log.info("elected for term %d by %s", term, ", ".join(voters))
-        return await self._host(best, term)
+        return await self._host(best, term, {name: others[name] for name in voters if name in others})
 
     def _may(self, state: State, voters: list[str]) -> bool:
-        if self._lease is not None:
-            return self._lease.take()
+        if state.settings.leased:
+            return self._lease is not None and self._lease.take()
         return quorum.wins(state, voters)
 
     async def _ask(self, address: str, stand: Stand) -> Vote | None:
@@ -177,18 +180,22 @@ class Succession:
 
     # ------------------------------------------------------------------ the coordinator lives here
 
-    async def _host(self, copy: m.StateCopy, term: int) -> bool:
-        """Be the coordinator, if enough agents come."""
+    async def _host(self, copy: m.StateCopy, term: int, voters: dict[str, str]) -> bool:
+        """Be the coordinator, if enough agents come; only those that want it are told before."""
+        before, self.standing.term = self.standing.term, term
         server = await self._office.open(copy, term, self._address, self.standing.shift_s)
-        announcing = asyncio.create_task(self._announce(term, server.missing))
-        self._announcing = announcing
+        self._announcing = asyncio.create_task(self._announce(term, lambda: voters))
         self.serve(server)
         await self._client.connect(self._office.socket)
-        self._client.keeps = False
         self._client.join(self._introduction())
-        if await server.begun():
+        begun = await server.begun()
+        self._announcing.cancel()
+        if begun:
+            self._client.keep_nothing()
+            self._announcing = asyncio.create_task(self._announce(term, server.missing))
             return True
         log.info("too few agents came for term %d", term)
+        self.standing.term = before
         await self.step_down()
         return False
 

@@ -20,8 +20,8 @@ class AgentJoined(Message, frozen=True, kw_only=True):
 
     ``build``: the version of hpresil; agents of different versions do not work together. An agent that was
     in the job before comes with the ``term`` of the last coordinator it was bound to, the newest
-    ``generation`` it has seen, its live ``workers``, and with how many messages it had ``said`` before the
-    next one.
+    ``generation`` it has seen, its live ``workers``, with how many messages it had ``said`` before the next
+    one, and with the term and revision of the newest ``copy`` of the state that it holds.
     """
 
     node: str
@@ -32,6 +32,7 @@ class AgentJoined(Message, frozen=True, kw_only=True):
     generation: int = 0
     workers: list[int] = msgspec.field(default_factory=list)
     said: int = 0
+    copy: tuple[int, int] = (0, 0)
 
 
 class Alive(Message, frozen=True, kw_only=True):
@@ -52,9 +53,10 @@ class Reached(Message, frozen=True, kw_only=True):
 
 
 class Copied(Message, frozen=True, kw_only=True):
-    """The agent holds a copy of the state in which ``proposal`` stands (see `quorum`)."""
+    """The agent holds a copy of the state of ``term`` in which ``proposal`` stands (see `quorum`)."""
 
     node: str
+    term: int
     proposal: int
 
 

@@ -89,6 +89,11 @@ class Client:
         if not self.keeps:
             self._forget(len(self._unheard))
 
+    def keep_nothing(self) -> None:
+        """The coordinator lives in this process: what it was told cannot be lost without this agent."""
+        self.keeps = False
+        self._forget(len(self._unheard))
+
     async def stay(self) -> None:
         """Say `Alive` every second, until cancelled."""
         while True:

@@ -101,6 +101,8 @@ class Connections:
         if self._door is not None:
             door, self._door = self._door, None
             await door.close()
+        for visitor in self._agents.values():
+            visitor.close()
         await asyncio.sleep(0)  # handlers of connections just accepted begin, and see that it is over
         # A handler must not be cancelled: the streams of some Python versions report that as a defect.
         for hang_up in (asyncio.StreamWriter.close, _abort):

@@ -64,6 +64,8 @@ class Copies:
         self._tell(node, self._copy(state, now))
 
     def _send(self, state: State, now: float) -> None:
+        if state.phase == "ended":  # a new coordinator must be able to tell of the end again
+            return
         copy = None
         for node in self._others():
             copy = copy or self._copy(state, now)

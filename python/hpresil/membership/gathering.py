@@ -52,10 +52,12 @@ class Gathering:
         state: The copy of the old coordinator's state.
         node: Where the new one lives.
         term: Its term.
+        copy: The term and the revision of the copy. It does not begin if somebody comes with a newer one.
     """
 
-    def __init__(self, state: State, node: str, term: int) -> None:
+    def __init__(self, state: State, node: str, term: int, copy: tuple[int, int]) -> None:
         self._state, self._node, self.term = state, node, term
+        self._copy, self._outdated = copy, False
         self._alive: dict[str, list[int]] = {}
         self._generation = state.generation
         self._arrival = asyncio.Event()
@@ -65,6 +67,7 @@ class Gathering:
         """Note an agent; return its processes that stay in the job, None if it is none of the old ones."""
         if self.over or not joined.term or joined.node not in self._state.nodes:
             return None
+        self._outdated |= joined.copy > self._copy
         known = self._state.workers
         kept = [w for w in joined.workers if w in known and known[w].node == joined.node]
         self._alive[joined.node] = kept
@@ -93,7 +96,7 @@ class Gathering:
             except TimeoutError:
                 continue
         self.over = True
-        if not self._enough():
+        if not self._enough() or self._outdated:  # whoever has the newer copy is the better candidate
             return None
         return TookOver(node=self._node, term=self.term, generation=self._generation, alive=self._alive)
 

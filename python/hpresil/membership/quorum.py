@@ -54,7 +54,8 @@ def settle(turn: Turn) -> None:
 def copied(turn: Turn, message: Copied) -> None:
     """Note that an agent holds a copy of the state with the proposal in it."""
     state = turn.state
-    if state.proposed and message.proposal == state.proposal and message.node not in state.agreed:
+    same = (message.term, message.proposal) == (state.term, state.proposal)
+    if state.proposed and same and message.node not in state.agreed:
         turn.set(agreed=(*state.agreed, message.node))
 
 

@@ -63,7 +63,7 @@ class Server:
     Args:
         path: The Unix socket to listen on; its directory must be closed to others.
         state: How the job begins, or a copy of the state of a coordinator that was lost.
-        taking_over: The term it begins and the node it lives on; None for the first coordinator.
+        taking_over: The node it lives on, its term, and of which copy; None for the first coordinator.
         shift_s: What to add to its clock to have the first one's.
         journal_path: The journal to create; None for a job that keeps none.
         listen: Where agents of other nodes come in; None: there are none.
@@ -81,7 +81,7 @@ class Server:
         path: Path,
         state: State,
         *,
-        taking_over: tuple[int, str] | None = None,
+        taking_over: tuple[str, int, tuple[int, int]] | None = None,
         shift_s: float = 0.0,
         journal_path: Path | None = None,
         listen: Listen | None = None,
@@ -94,7 +94,7 @@ class Server:
         tick_s: float = TICK_S,
     ) -> None:
         self._ledger = Ledger(state, journal_path, inherited=taking_over is not None)
-        self._gathering = Gathering(state, taking_over[1], taking_over[0]) if taking_over else None
+        self._gathering = Gathering(state, *taking_over) if taking_over else None
         self.path, self._refusals = path, refusals or Refusals()
         self._on_state, self._on_begun, self._on_lost = on_state, on_begun, on_lost
         self._hold = Hold(on_said, held=taking_over is not None)
@@ -165,17 +165,16 @@ class Server:
         self._open = False
         await self._tasks.close()
         await self._connections.close()
-        for future in (self._failed, self._begun):
-            if future is not None and not future.done():
-                future.cancel()
+        if self._failed is not None:
+            self._failed.cancel()
+        if self._begun is not None and not self._begun.done():
+            self._begun.set_result(False)
         self._ledger.close()
 
     def _defect(self, error: BaseException) -> None:
         if self._failed is not None and not self._failed.done():
             log.error("the coordinator failed", exc_info=error)
             self._failed.set_exception(error)
-
-    # ------------------------------------------------------------------ deciding
 
     async def _tick(self) -> None:
         while True:
@@ -256,6 +255,8 @@ class Server:
                 self._events.put_nowait(NodeLost(node=node, why=why))
 
     def _take(self, node: str, message: FromAgent) -> None:
+        if not self._open:
+            return
         self._said[node] = self._said.get(node, 0) + (not isinstance(message, Alive))
         if getattr(message, "node", node) != node:
             self._refusals.turn_away(

@@ -16,7 +16,7 @@ import msgspec
 from hpresil.membership import ending, losses
 from hpresil.membership.state import Ending, State
 from hpresil.membership.turn import Turn
-from hpresil.membership.worker_messages import Drain, Message
+from hpresil.membership.worker_messages import Drain, Message, Release
 
 BLOCK = 1000
 
@@ -47,6 +47,8 @@ def took_over(turn: Turn, event: TookOver) -> None:
     for worker in state.workers.values():
         if worker.phase == "standby" and worker.id not in gone:
             turn.fence(worker.id, "the coordinator changed while it stood by")
+        elif worker.phase == "leaving" and worker.id not in gone:
+            turn.deliver(worker.id, Release())
     nodes = [name for name in state.nodes if name not in event.alive]
     losses.together(turn, gone, nodes, f"the coordinator moved from node {old} to {event.node}", regroup=True)
     if turn.state.phase == "stopping":

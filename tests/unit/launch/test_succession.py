@@ -68,7 +68,7 @@ class Agent:
 
     async def _open(self, copy: m.StateCopy, term: int, address: str, shift_s: float) -> Server:
         state = takeover.rebased(machine.decode_state(copy.state), now() - copy.at)
-        await self._serve(state, taking_over=(term, self.name))
+        await self._serve(state, taking_over=(self.name, term, (copy.term, copy.revision)))
         assert self.server is not None
         return self.server
 
