@@ -287,16 +287,6 @@ class Answered(Message, frozen=True, kw_only=True):
 
 
 ToAgent = Union[
-    Accepted,
-    StateCopy,
-    Heard,
-    Deliver,
-    StartWorker,
-    FenceWorker,
-    Probe,
-    Roster,
-    Rejected,
-    Dismissed,
-    Answered,
-    JobEnded,
-]
+    Accepted, StateCopy, Heard, Deliver, StartWorker, FenceWorker, Probe, Roster, Rejected, Dismissed,
+    Answered, JobEnded,
+]  # fmt: skip
