@@ -1,10 +1,10 @@
 """Whose consent it takes to decide, so that of two coordinators one at most does.
 
-An agent is bound to one coordinator at a time, and once it has voted for a new one it never goes back to an
-older. The *quorum* is a set of nodes:
+An agent is bound to one coordinator at a time, and never goes back to an older one than it was bound to. The
+*quorum* is a set of nodes:
 
 * the coordinator that is in office decides while at least half of the quorum is bound to it,
-* a new one needs the votes of more than half.
+* a new one begins once more than half are bound to it, none of them with a newer copy of the state.
 
 Both at once is impossible. So with two nodes the coordinator goes on alone if the other is lost, and if its
 own node is lost the job ends, unless a lease stands in for the quorum (`Settings.leased`): a lock on a
