@@ -70,7 +70,9 @@ def test_a_worker_that_dies_around_the_reduction_costs_no_sample_and_no_step(
     done = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, nproc=2, spares=1, flags=NATIVE, faults=[fault])
     assert done.status == 0, f"{done.output}\n{job.logs(done.directory)}"
     assert done.fired
-    assert lines(done.record)[:step] == lines(undisturbed)[:step]
+    before = sum(line["generation"] == 1 for line in done.record)
+    assert before >= step - 1, "the last step before the fault may be made again, and no other one"
+    assert lines(done.record)[:before] == lines(undisturbed)[:before]
     assert_close(done.record, undisturbed)
 
 

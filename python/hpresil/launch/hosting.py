@@ -29,12 +29,14 @@ from hpresil.membership.client import Client
 from hpresil.membership.server import Server
 from hpresil.membership.state import State
 from hpresil.telemetry.events import Event, last_events
-from hpresil.telemetry.record import Recorder
+from hpresil.telemetry.recorder import Recorder
 from hpresil.telemetry.trace import TraceKeeper
 
 log = logging.getLogger(__name__)
 TAIL_BYTES = 1 << 18
 """Of the old coordinator's events: more than all agents say between two copies of the state."""
+LOOK_S = 1.0
+"""How often to look whether another coordinator has begun: nobody takes over in less than this."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Hosting:
         self.chronicle: Chronicle = Forwarded(house.client.say, house.picture)
         self._files: tuple[RunDirectory, Progress | None] | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._looked_at = 0.0
         self._known: State | None = None
         self._news = News()
         self._scribe = Scribe(self, house.picture, house.terminal, self._break_off)
@@ -260,8 +263,10 @@ class Hosting:
 
     def _of_now(self) -> Chronicle:
         """Return where this agent writes: an old coordinator that wakes must not write beside the new one."""
-        if self.server is not None and self._deposed(self.server):
-            self.chronicle = Forwarded(self._h.client.say, self._h.picture)
+        if self.server is not None and now() - self._looked_at > LOOK_S:
+            self._looked_at = now()
+            if self._deposed(self.server):
+                self.chronicle = Forwarded(self._h.client.say, self._h.picture)
         return self.chronicle
 
     def _deposed(self, server: Server) -> bool:

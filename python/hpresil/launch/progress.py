@@ -13,7 +13,7 @@ from hpresil.launch.picture import Picture
 from hpresil.launch.run_directory import RunDirectory
 from hpresil.membership import messages as m
 from hpresil.telemetry.events import Event, EventLog
-from hpresil.telemetry.record import Recorder
+from hpresil.telemetry.recorder import Recorder
 
 KEPT_EVENTS = frozenset({"WorkerLost", "ViewInstalled", "Decided", "GroupBuilt", "Restored"})
 TOLD_BY_ALL = frozenset({"ViewInstalled", "Decided"})

@@ -60,7 +60,8 @@ class Committed(Message, frozen=True, kw_only=True):
     """Step ``step`` is committed on this worker; it now holds version ``step + 1``.
 
     ``loss`` and ``grad_norm`` are ``float.hex()`` strings; ``samples`` and ``state`` are hex
-    digests (``state`` empty unless it was due).
+    digests (``state`` empty unless it was due). ``repeatable``: a group of other workers would have
+    had the same bits.
     """
 
     generation: int
@@ -71,6 +72,7 @@ class Committed(Message, frozen=True, kw_only=True):
     state: str
     world_size: int
     tokens: int = 0
+    repeatable: bool = True
 
 
 class Finished(Message, frozen=True, kw_only=True):

@@ -207,6 +207,7 @@ class Trainer:
                 state=digest,
                 world_size=outcome.world_size,
                 tokens=outcome.numbers.tokens,
+                repeatable=engine.config.reduction == "canonical",
             )
         )
         if outcome.numbers.hand_over:

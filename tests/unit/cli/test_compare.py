@@ -7,7 +7,7 @@ import pytest
 
 from hpresil.cli import compare
 from hpresil.membership.messages import Committed
-from hpresil.telemetry.record import Recorder
+from hpresil.telemetry.recorder import Recorder
 
 
 def run(*words):

@@ -14,7 +14,7 @@ from hpresil.launch.progress import Progress
 from hpresil.launch.scribe import Scribe
 from hpresil.membership import messages as m
 from hpresil.telemetry.events import read
-from hpresil.telemetry.record import Recorder
+from hpresil.telemetry.recorder import Recorder
 
 
 def scribe(directory: Path) -> Scribe:

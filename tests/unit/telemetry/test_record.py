@@ -6,7 +6,8 @@ import pytest
 
 from hpresil.base.errors import DataError
 from hpresil.membership.messages import Committed
-from hpresil.telemetry.record import Difference, Recorder, compare, read
+from hpresil.telemetry.record import Difference, compare, read
+from hpresil.telemetry.recorder import Recorder
 
 
 def committed(step, **changes):

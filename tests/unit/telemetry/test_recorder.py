@@ -9,8 +9,9 @@ import pytest
 
 from hpresil.base.errors import DataError, Divergence
 from hpresil.membership.messages import Committed
-from hpresil.telemetry import record
-from hpresil.telemetry.record import Recorder, read
+from hpresil.telemetry import recorder as writing
+from hpresil.telemetry.record import read
+from hpresil.telemetry.recorder import Recorder
 
 
 def committed(step, **changes):
@@ -116,7 +117,7 @@ def test_a_report_that_waits_for_its_turn_is_checked_too(recorder):
 
 
 def test_a_step_that_nobody_reports_is_an_error_at_last(recorder, monkeypatch):
-    monkeypatch.setattr(record, "EARLY_STEPS", 10)
+    monkeypatch.setattr(writing, "EARLY_STEPS", 10)
     for step in range(1, 11):
         recorder.add(0, committed(step), now=0.0)
     with pytest.raises(DataError, match="nobody reported step 0, but 11 later steps"):
@@ -124,7 +125,7 @@ def test_a_step_that_nobody_reports_is_an_error_at_last(recorder, monkeypatch):
 
 
 def test_steps_that_are_made_again_are_checked_against_the_file(path, monkeypatch):
-    monkeypatch.setattr(record, "RECENT_STEPS", 4)
+    monkeypatch.setattr(writing, "RECENT_STEPS", 4)
     recorder = Recorder(path)
     for step in range(30):
         recorder.add(0, committed(step), now=0.0)
@@ -142,7 +143,7 @@ def test_every_line_is_readable_while_the_job_runs(path, recorder):
 
 
 def test_without_a_path_the_newest_steps_are_still_checked(monkeypatch):
-    monkeypatch.setattr(record, "RECENT_STEPS", 4)
+    monkeypatch.setattr(writing, "RECENT_STEPS", 4)
     recorder = Recorder(None)
     assert all(recorder.add(0, committed(step), now=0.0) for step in range(10))
     assert not recorder.add(1, committed(8), now=0.0)
@@ -243,3 +244,50 @@ def test_closing_twice_is_harmless(path):
     recorder = Recorder(path)
     recorder.close()
     recorder.close()
+
+
+def rounded(step, generation, **changes):
+    """A report of the backend's reduction: its rounding errors depend on the group."""
+    loss = (2.5 / (step + 1) + generation * 2**-40).hex()
+    return committed(step, loss=loss, generation=generation, repeatable=False, **changes)
+
+
+def test_without_repeatable_bits_the_latest_generation_has_the_last_word(path, recorder):
+    assert recorder.add(1, rounded(0, 1), now=0.0)
+    assert recorder.add(1, rounded(1, 1), now=0.0)
+    assert not recorder.add(0, rounded(1, 2), now=5.0), "made again after worker 1 died with its version 2"
+    assert not recorder.add(1, rounded(1, 1), now=6.0), "a late word of the dead"
+    assert recorder.add(0, rounded(2, 2), now=7.0)
+    assert [(line.step, line.generation) for line in read(path)] == [(0, 1), (1, 2), (2, 2)]
+    assert [line.loss for line in read(path)] == [rounded(0, 1).loss, rounded(1, 2).loss, rounded(2, 2).loss]
+
+
+def test_without_repeatable_bits_a_fall_back_takes_later_lines_away(path, recorder):
+    for step in range(6):
+        recorder.add(0, rounded(step, 1), now=0.0)
+    recorder.add(0, rounded(8, 1), now=0.0)  # early, and of a past that is gone
+    recorder.add(4, rounded(4, 3), now=0.0)  # already of the generation after the next
+    recorder.add(3, rounded(3, 2), now=0.0)
+    assert [(line.step, line.generation) for line in read(path)] == [(0, 1), (1, 1), (2, 1), (3, 2), (4, 3)]
+    for step in (5, 6, 7):
+        recorder.add(4, rounded(step, 3), now=0.0)
+    assert steps_of(path) == list(range(8))
+
+
+def test_without_repeatable_bits_a_generation_still_agrees_with_itself_and_all_on_the_samples(recorder):
+    recorder.add(0, rounded(0, 1), now=0.0)
+    with pytest.raises(Divergence, match="step 0: loss"):
+        recorder.add(1, committed(0, repeatable=False), now=0.0)
+    with pytest.raises(Divergence, match="step 0: samples"):
+        recorder.add(1, rounded(0, 2, samples="f" * 32), now=0.0)
+
+
+def test_a_resumed_job_without_repeatable_bits_goes_on_from_its_first_report(path):
+    recorder = Recorder(path)
+    for step in range(8):
+        recorder.add(0, rounded(step, 1), now=0.0)
+    recorder.close()
+    resumed = Recorder(path, resume_at=5)
+    resumed.add(0, rounded(5, 2), now=0.0)
+    resumed.close()
+    assert [line.generation for line in read(path)] == [1] * 5 + [2]
