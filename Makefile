@@ -1,6 +1,8 @@
 # make demo    sets up .venv, builds the native core, runs the main job, prints its verdict
 # make test    the same set-up, then linters, types and all tests
 # make lint    linters and types alone        make native   builds the native core again after a change
+# make sanitize  the core's own tests (C++, GoogleTest) under the address, undefined-behaviour and thread sanitizers
+# make fuzz    the fuzz targets, FUZZ_SECONDS each (clang 15 or newer with libFuzzer)
 # make tidy    clang-tidy over the native core  make clean    removes .venv and everything that was built
 #
 # Needs Python 3.11 or newer with its headers, g++ and make; CMake and Ninja come from the package index.
@@ -14,7 +16,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := test
-.PHONY: demo test lint tidy native clean
+.PHONY: demo test lint tidy native sanitize fuzz clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TEST_JOBS ?= 2
@@ -22,8 +24,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := $(VENV)/.packages-installed
 NATIVE := build/native/.installed
+FUZZ_SECONDS ?= 10
+CLANGXX ?= $(shell command -v clang++-19 || command -v clang++-16 || command -v clang++)
+comma := ,
+SANITIZERS := address,undefined thread
+# The core alone, without Python and CUDA: $(call core,FOLDER,FLAGS) configures and builds it there.
+core = PATH="$(CURDIR)/$(BIN):$$PATH" HPRESIL_CUDA=OFF cmake -S . -B build/$(1) -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo $(2) \
+	&& $(BIN)/cmake --build build/$(1)
 NATIVE_SOURCES := $(shell find csrc cmake -type f) CMakeLists.txt
-CXX_FILES = $$(find csrc -name '*.cpp' -o -name '*.cu' -o -name '*.h' -o -name '*.inl')
+CXX_FILES = $$(find csrc tests/cpp tests/fuzz -name '*.cpp' -o -name '*.cu' -o -name '*.h' -o -name '*.inl')
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 demo: $(NATIVE)
@@ -42,6 +51,20 @@ lint: $(NATIVE)
 tidy: $(NATIVE)
 	$(BIN)/pip install --quiet --constraint constraints.txt clang-tidy
 	$(BIN)/clang-tidy --quiet --extra-arg=-Wno-ignored-gch -p build/native $$(find csrc -name '*.cpp')
+
+sanitize: $(PACKAGES)
+	for sanitizer in $(SANITIZERS); do \
+	  $(call core,$$sanitizer,-DHPRESIL_CPP_TESTS=ON -DHPRESIL_SANITIZE=$$sanitizer) && \
+	  $(BIN)/ctest --test-dir build/$$sanitizer --parallel 2 --output-on-failure || exit 1; \
+	done
+
+# tests/fuzz/corpus is where it begins; what it finds is in build/fuzz/corpus, what breaks in build/fuzz/NAME-crash-*.
+fuzz: $(PACKAGES)
+	$(call core,fuzz,-DHPRESIL_FUZZ=ON -DHPRESIL_SANITIZE=address$(comma)undefined -DCMAKE_CXX_COMPILER=$(CLANGXX))
+	for target in build/fuzz/tests/fuzz/*_fuzz; do name=$$(basename $$target _fuzz); \
+	  mkdir -p build/fuzz/corpus/$$name && $$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 \
+	    -artifact_prefix=build/fuzz/$$name- build/fuzz/corpus/$$name tests/fuzz/corpus/$$name || exit 1; \
+	done
 
 native: $(NATIVE)
 
