@@ -92,3 +92,33 @@ def test_the_only_node_left_takes_in_a_newcomer_of_its_own(undisturbed: list[Any
         newcomers = [event["worker"] for event in launched.events("Restored") if event["worker"] > 3]
         assert node_of(launched, newcomers[0]) == "node0"
     assert compared(tmp_path / "record.jsonl") == undisturbed
+
+
+def test_the_only_worker_of_a_node_hangs_and_is_replaced(undisturbed: list[Any], tmp_path: Path) -> None:
+    """Its agent sees nobody else that holds the state, but another node does."""
+    flags = ("--nproc-per-node", "1", "--hang-timeout-min-s", "1", "--spares", "1")
+    with started(tmp_path, *flags, slow=0.05) as launched:
+        launched.until_step(5)
+        alone = next(worker for worker in range(2) if node_of(launched, worker) == "node1")
+        os.kill(launched.pid(alone), signal.SIGSTOP)
+        launched.until(lambda: launched.events("WorkerLost"), 20)
+        assert launched.ended(60) == 0, launched.story()
+        (lost,) = launched.events("WorkerLost")
+    assert (lost["worker"], lost["reason"]) == (alone, "hung")
+    assert compared(tmp_path / "record.jsonl") == undisturbed
+
+
+def test_a_worker_that_hangs_with_the_last_live_copy_is_not_waited_for_for_ever(
+    undisturbed: list[Any], tmp_path: Path
+) -> None:
+    flags = ("--workers", "2", "--spares", "1", "--hang-timeout-min-s", "1", "--outside-timeout-s", "3")
+    with started(tmp_path, *flags, slow=0.05) as launched:
+        launched.until_step(5)
+        assert [node_of(launched, worker) for worker in range(2)] == ["node0", "node1"]
+        os.kill(launched.pid(0), signal.SIGSTOP)
+        os.kill(launched.events("NodeJoined")[0]["pid"], signal.SIGKILL)
+        launched.until(lambda: launched.events("Suspected"), 20)
+        assert launched.ended(60) == 0, launched.story()
+        lost = {event["worker"]: event["reason"] for event in launched.events("WorkerLost")}
+        assert (lost[0], lost[1]) == ("hung", "node lost"), launched.story()
+    assert compared(tmp_path / "record.jsonl") == undisturbed

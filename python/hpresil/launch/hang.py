@@ -18,8 +18,10 @@ The rule (pure: pages and the time are arguments):
 * An observation made by a late tick is dropped, and ages are counted from it: what stopped the agent
   probably stopped the workers too.
 * Only members are judged: a spare holds up nobody.
-* The last worker that holds state is never named; if all members are suspected at once the environment is to
-  blame: they are reported and nobody is killed.
+* The last worker that holds state is spared, and if all members of a node are suspected at once the
+  environment is to blame and all are: they are reported. ``outside_s`` after its limit nobody is spared
+  any more: the job then goes on from what else there is, a snapshot or a checkpoint, instead of standing
+  still for ever.
 
 It does not find a live-lock (a worker that stamps for ever without a commit).
 """
@@ -63,11 +65,12 @@ class Observed:
 
 @dataclass(frozen=True)
 class Hang:
-    """A suspicion: who, in which phase, for how long, where."""
+    """A suspicion: who, in which phase, for how long and how long it may, where; times in seconds."""
 
     worker: int
     phase: str
     seconds: float
+    limit: float
     step: int
     slot: int
     why: str = "hung in"
@@ -111,8 +114,11 @@ class HangRule:
         self._last_tick: float | None = None
         self._not_before = float("-inf")
 
-    def observe(self, workers: Mapping[int, Observed], now: float) -> Verdict:
-        """Judge all live workers at ``now``; call it every tick, with every live worker."""
+    def observe(self, workers: Mapping[int, Observed], now: float, elsewhere: bool = False) -> Verdict:
+        """Judge all live workers of this node at ``now``; call it every tick, with every one.
+
+        ``elsewhere``: a member on another node holds the state.
+        """
         late = self._last_tick is not None and now - self._last_tick > LATE_TICK_S
         self._last_tick = now
         self._seen = {w: self._seen.get(w, _History()) for w in workers}
@@ -126,7 +132,8 @@ class HangRule:
         suspects = [
             s for w, seen in workers.items() if (s := self._suspect(w, seen, workers, now)) is not None
         ]
-        return _spare(suspects, workers)
+        patient = {s.worker for s in suspects if s.seconds <= s.limit + self.outside_s}
+        return _spare(suspects, workers, patient, elsewhere)
 
     def limit(self, worker: int, phase: str) -> float:
         """Return the seconds ``worker`` may stay in ``phase`` without a stamp, once it is armed."""
@@ -159,16 +166,18 @@ class HangRule:
         where = (seen.step, seen.slot)
         since = self._seen[worker].stopped_since
         if since is not None and seen.phase != "paused" and now - since > self.min_s:
-            return Hang(worker, seen.phase, now - since, *where, why="hung, stopped in")
+            return Hang(worker, seen.phase, now - since, self.min_s, *where, why="hung, stopped in")
         age = now - max(seen.stamp_s, self._not_before)
         limit = self._armed_limit(worker, seen, workers)
         if limit is not None and age > limit:
-            return Hang(worker, seen.phase, age, *where)
+            return Hang(worker, seen.phase, age, limit, *where)
         if seen.owes_since is None or seen.phase in SELF_REPORTING:
             return None
         owed = now - max(seen.owes_since, self._not_before)
         patience = self.limit(worker, seen.phase)
-        return Hang(worker, seen.phase, owed, *where, why="hung, no report in") if owed > patience else None
+        if owed <= patience:
+            return None
+        return Hang(worker, seen.phase, owed, patience, *where, why="hung, no report in")
 
     def _armed_limit(self, worker: int, seen: Observed, workers: Mapping[int, Observed]) -> float | None:
         if seen.phase in UNJUDGED:
@@ -179,18 +188,21 @@ class HangRule:
         return YOUNG_FACTOR * max(self.limit(w, seen.phase) for w in others) if others else None
 
 
-def _spare(suspects: list[Hang], workers: Mapping[int, Observed]) -> Verdict:
+def _spare(
+    suspects: list[Hang], workers: Mapping[int, Observed], patient: set[int], elsewhere: bool
+) -> Verdict:
     members = {w for w, seen in workers.items() if seen.member}
     if len(members) > 1 and members <= {s.worker for s in suspects}:
         why = "all members are suspected at once, so the environment is to blame, not a worker"
         return Verdict(
-            hung=tuple(s for s in suspects if s.worker not in members),
-            spared=tuple(s for s in suspects if s.worker in members),
+            hung=tuple(s for s in suspects if s.worker not in members & patient),
+            spared=tuple(s for s in suspects if s.worker in members & patient),
             reason=why,
         )
     holders = {w for w, seen in workers.items() if seen.has_state}
     accused = sorted((s for s in suspects if s.worker in holders), key=lambda s: (s.seconds, s.worker))
-    if holders and holders <= {s.worker for s in suspects}:
+    lost = bool(holders) and not elsewhere and holders <= {s.worker for s in suspects}
+    if lost and accused[0].worker in patient:
         last = accused[0]
         why = f"worker {last.worker} holds the last live copy of the state"
         return Verdict(tuple(s for s in suspects if s is not last), (last,), why)

@@ -24,7 +24,8 @@ class Picture:
         copying: Members that the last decision has copy the state.
         step: The newest committed step, -1 before.
         commits: Commits of each live worker.
-        holders: Live workers that have committed or restored.
+        holders: Live workers of this node that have committed or restored.
+        sources: Members of any node that had the state when the last decision was made.
         ready: Live workers that have said `Ready`; ``warm`` those that made a dry step.
         refusals: What was turned away at the sockets of this node.
         released: Workers that were told to leave; ``stopped`` those that were told so because of an error.
@@ -40,6 +41,7 @@ class Picture:
     step: int = -1
     commits: dict[int, int] = field(default_factory=dict)
     holders: set[int] = field(default_factory=set)
+    sources: set[int] = field(default_factory=set)
     ready: set[int] = field(default_factory=set)
     warm: set[int] = field(default_factory=set)
     released: set[int] = field(default_factory=set)
@@ -54,6 +56,7 @@ class Picture:
         self.generation, self.members, self.installed_at = view.generation, tuple(view.members), now
         self.reported = set()
         self.holders.intersection_update(view.members)
+        self.sources.intersection_update(view.members)
         self._completed = {}
         return True
 
@@ -63,6 +66,7 @@ class Picture:
             return False
         self.decided, self.slots = decision.generation, decision.slots
         self.copying = tuple(decision.sources)
+        self.sources = set(self.members) - set(self.copying)
         return True
 
     def committed(self, worker: int, message: m.Committed) -> bool:
@@ -90,7 +94,7 @@ class Picture:
 
     def lost(self, worker: int) -> None:
         """Forget a worker that is gone."""
-        for known in (self.holders, self.ready, self.warm):
+        for known in (self.holders, self.sources, self.ready, self.warm):
             known.discard(worker)
         self.commits.pop(worker, None)
 

@@ -54,7 +54,7 @@ class Watch:
     def tick(self, at: float) -> None:
         """Look at all live workers once."""
         seen = {worker.id: self._observe(worker, at) for worker in self._workers.live()}
-        verdict = self.rule.observe(seen, at)
+        verdict = self.rule.observe(seen, at, elsewhere=bool(self._picture.sources - seen.keys()))
         for hang in verdict.spared:
             if (hang.worker, verdict.reason) not in self._reported:
                 self._reported.add((hang.worker, verdict.reason))

@@ -66,3 +66,16 @@ def test_a_decision_counts_once():
     assert picture.decision(decision)
     assert not picture.decision(decision)
     assert picture.slots == [[0], [1]]
+
+
+def test_who_had_the_state_at_the_last_decision_is_known_on_every_node():
+    picture = two()
+    picture.decision(m.Decision(generation=1, target=3, sources={5: 4}, roll=[], slots=[[0], [1]]))
+    assert picture.sources == {4}, "5 has yet to copy it"
+    picture.view(m.View(generation=2, members=[4, 5, 6]), 2.0)
+    picture.decision(m.Decision(generation=2, target=4, sources={6: 4}, roll=[], slots=[[0], [1], []]))
+    assert picture.sources == {4, 5}
+    picture.view(m.View(generation=3, members=[5, 6]), 3.0)
+    assert picture.sources == {5}
+    picture.lost(5)
+    assert not picture.sources
