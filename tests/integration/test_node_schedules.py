@@ -20,7 +20,8 @@ from records import MODELS, compared
 
 STEPS = 12
 SCHEDULES = int(os.environ.get("HPRESIL_TEST_NODE_SCHEDULES", "8"))
-FLAGS = ("--local-nodes", "2", "--workers", "3", "--outside-timeout-s", "5")  # a stopped last copy is waited for
+# The last copy of the state may be in a worker that was stopped: it is spared for that long.
+FLAGS = ("--local-nodes", "2", "--workers", "3", "--outside-timeout-s", "5")
 
 POINTS = (
     "slot.begin", "slot.end", "reduce.begin", "reduce.exchanged", "vote.counted", "apply.begin", "apply.end",
