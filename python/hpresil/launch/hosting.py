@@ -138,7 +138,7 @@ class Hosting:
         self.server = Server(
             self._h.socket,
             state,
-            taking_over=(self._h.node, term, (copy.term, copy.revision)),
+            taking_over=(self._h.node, term, copy),
             shift_s=shift_s,
             journal_path=directory.path / f"journal-{term}",
             on_begun=lambda: self._begun(directory, state, place),

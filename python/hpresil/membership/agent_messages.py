@@ -187,10 +187,12 @@ class StateCopy(Message, frozen=True, kw_only=True):
 
     Of two copies the one of the later ``term`` is newer, then the one of the higher ``revision``.
     ``shift_s``: what to add to the coordinator's clock to have the one that events are told by.
+    ``holds``: how many messages of each agent have gone into the state.
     """
 
     term: int
     revision: int
+    holds: dict[str, int]
     proposal: int
     at: float
     shift_s: float

@@ -13,6 +13,7 @@ import msgspec
 
 from hpresil.membership.messages import Heard, StateCopy, ToAgent
 from hpresil.membership.state import State
+from hpresil.membership.tally import Tally
 
 PERIOD_S = 1.0
 NODES_A_SECOND = 16
@@ -25,13 +26,18 @@ class Copies:
     Args:
         tell: Sends a message to a node.
         others: Returns the nodes of the other agents that are connected.
+        tally: What the state holds of what they say.
         shift_s: What to add to this machine's clock to have the one that events are told by.
     """
 
     def __init__(
-        self, tell: Callable[[str, ToAgent], None], others: Callable[[], Iterable[str]], shift_s: float
+        self,
+        tell: Callable[[str, ToAgent], None],
+        others: Callable[[], Iterable[str]],
+        tally: Tally,
+        shift_s: float,
     ) -> None:
-        self._tell, self._others, self._shift_s = tell, others, shift_s
+        self._tell, self._others, self._tally, self._shift_s = tell, others, tally, shift_s
         self._revision = 0
         self._sent = -1
         self._sent_at = self._alive_at = float("-inf")
@@ -76,6 +82,7 @@ class Copies:
         return StateCopy(
             term=state.term,
             revision=self._revision,
+            holds=dict(self._tally.holds),
             proposal=state.proposal,
             at=now,
             shift_s=self._shift_s,

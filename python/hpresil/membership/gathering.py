@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 
 from hpresil.membership import quorum
-from hpresil.membership.agent_messages import AgentJoined, FromAgent
+from hpresil.membership.agent_messages import AgentJoined, FromAgent, StateCopy
 from hpresil.membership.state import State
 from hpresil.membership.takeover import TookOver
 
@@ -52,12 +52,12 @@ class Gathering:
         state: The copy of the old coordinator's state.
         node: Where the new one lives.
         term: Its term.
-        copy: The term and the revision of the copy. It does not begin if somebody comes with a newer one.
+        copy: It. The coordinator does not begin if somebody comes with a newer one.
     """
 
-    def __init__(self, state: State, node: str, term: int, copy: tuple[int, int]) -> None:
+    def __init__(self, state: State, node: str, term: int, copy: StateCopy) -> None:
         self._state, self._node, self.term = state, node, term
-        self._copy, self._outdated = copy, False
+        self._copy, self._outdated = (copy.term, copy.revision), False
         self._alive: dict[str, list[int]] = {}
         self._generation = state.generation
         self._arrival = asyncio.Event()

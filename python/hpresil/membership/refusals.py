@@ -8,6 +8,9 @@ from __future__ import annotations
 import logging
 from collections import Counter
 
+from hpresil.membership.messages import FromAgent, Relayed, WorkerLeft, WorkerLost, WorkerStarted
+from hpresil.membership.state import State
+
 log = logging.getLogger(__name__)
 
 
@@ -22,3 +25,14 @@ class Refusals:
         self.counts[kind] += 1
         if self.counts[kind] == 1:
             log.warning("refused: %s: %s (logged once)", kind, detail)
+
+
+def presumptuous(state: State, node: str, message: FromAgent) -> tuple[str, str] | None:
+    """Return kind and detail of the refusal of what an agent may not say: it speaks for its own node only."""
+    if getattr(message, "node", node) != node:
+        return "foreign node", f"node {node!r} says {type(message).__name__} for another"
+    if isinstance(message, Relayed | WorkerStarted | WorkerLost | WorkerLeft):
+        known = state.workers.get(message.worker)
+        if known is not None and known.node != node:
+            return "foreign worker", f"node {node!r} speaks for worker {message.worker}"
+    return None

@@ -39,16 +39,17 @@ from hpresil.membership.messages import (
     Relayed,
     Roster,
     StartWorker,
+    StateCopy,
     StoreGet,
     StoreSet,
     ToAgent,
     WorkerLeft,
     WorkerLost,
-    WorkerStarted,
 )
-from hpresil.membership.refusals import Refusals
+from hpresil.membership.refusals import Refusals, presumptuous
 from hpresil.membership.rendezvous import Rendezvous
 from hpresil.membership.state import State
+from hpresil.membership.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class Server:
         path: Path,
         state: State,
         *,
-        taking_over: tuple[str, int, tuple[int, int]] | None = None,
+        taking_over: tuple[str, int, StateCopy] | None = None,
         shift_s: float = 0.0,
         journal_path: Path | None = None,
         listen: Listen | None = None,
@@ -104,12 +105,10 @@ class Server:
         self._connections = Connections(
             path, listen, self._refusals, on_said=self._take, on_gone=self._gone, on_defect=self._defect
         )
-        self._copies = Copies(
-            self._connections.tell, lambda: set(self._connections.nodes()) - {self.state.host}, shift_s
-        )
-        self._said: dict[str, int] = {}
+        self._tally = Tally(taking_over[2].holds if taking_over else {})
+        self._copies = Copies(self._connections.tell, self._others, self._tally, shift_s)
         self._expected = {node.name: node.address for node in state.nodes.values()}
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._events: asyncio.Queue[tuple[Event, str, int]] = asyncio.Queue()
         self._tasks = Tasks(self._defect)
         self._failed: asyncio.Future[None] | None = None
         self._begun: asyncio.Future[bool] | None = None
@@ -153,7 +152,7 @@ class Server:
 
     def break_off(self, broken: Broken) -> None:
         """End the job for a reason that was found here."""
-        self._events.put_nowait(broken)
+        self._decide_on(broken)
 
     async def failed(self) -> None:
         """Wait for a defect to end the coordinator, and raise its error."""
@@ -181,9 +180,9 @@ class Server:
             await asyncio.sleep(self._tick_s)
             self._connections.drop_silent()
             if self._gathering is None or self._gathering.over:
-                all_heard = self._said if self._events.empty() and not self._deciding else None
+                all_heard = self._tally.came if self._events.empty() and not self._deciding else None
                 self._copies.tick(self.state, self._now(), all_heard=all_heard)
-                self._events.put_nowait(Tick())
+                self._decide_on(Tick())
 
     async def _decide(self) -> None:
         assert self._begun is not None
@@ -199,14 +198,18 @@ class Server:
             await self._apply(took_over)
         self._begun.set_result(True)
         while True:
-            event = await self._events.get()
+            event, node, number = await self._events.get()
             self._deciding = True
-            await self._apply(event)
+            await self._apply(event, node, number)
             self._deciding = False
 
-    async def _apply(self, event: Event) -> None:
+    def _decide_on(self, event: Event, node: str = "", number: int = 0) -> None:
+        self._events.put_nowait((event, node, number))
+
+    async def _apply(self, event: Event, node: str = "", number: int = 0) -> None:
         now, before = self._now(), self.state
         actions = self._ledger.step(event, now)
+        self._tally.applied(node, number)
         state = self.state
         self._rendezvous.advance(state.generation)
         if isinstance(event, WorkerLost | WorkerLeft):
@@ -241,6 +244,9 @@ class Server:
         there = self._connections.nodes()
         return {node: address for node, address in self._expected.items() if node not in there}
 
+    def _others(self) -> set[str]:
+        return set(self._connections.nodes()) - {self.state.host}
+
     def _node_of(self, worker: int) -> str:
         known = self.state.workers.get(worker)
         return known.node if known is not None else ""
@@ -252,45 +258,37 @@ class Server:
             if self._on_lost is not None:
                 self._on_lost(node, why)
             if self._gathering is None or not self._gathering.went(node):
-                self._events.put_nowait(NodeLost(node=node, why=why))
+                self._decide_on(NodeLost(node=node, why=why))
 
     def _take(self, node: str, message: FromAgent) -> None:
         if not self._open:
             return
-        self._said[node] = self._said.get(node, 0) + (not isinstance(message, Alive))
-        if getattr(message, "node", node) != node:
-            self._refusals.turn_away(
-                "foreign node", f"node {node!r} says {type(message).__name__} for another"
-            )
+        number = 0 if isinstance(message, Alive) else self._tally.next(node)
+        if (wrong := presumptuous(self.state, node, message)) is not None:
+            self._refusals.turn_away(*wrong)
             return
         if isinstance(message, AgentJoined):
             self._joined(message)
             return
-        if isinstance(message, Relayed | WorkerStarted | WorkerLost | WorkerLeft):
-            known = self.state.workers.get(message.worker)
-            if known is not None and known.node != node:
-                self._refusals.turn_away(
-                    "foreign worker", f"node {node!r} speaks for worker {message.worker}"
-                )
-                return
         self._hold.pass_on(node, message)
         if isinstance(message, Alive):
             return
         if isinstance(message, Relayed) and isinstance(message.said, StoreSet | StoreGet):
             self._rendezvous_message(message.worker, message.said)
             return
-        self._events.put_nowait(message)
+        if number:
+            self._decide_on(message, node, number)
 
     def _joined(self, joined: AgentJoined) -> None:
-        self._said[joined.node] = joined.said
         kept = self._gathering.came(joined) if self._gathering is not None else None
+        self._tally.joined(joined.node, joined.said, known=kept is not None)
         if joined.build:  # a job of several nodes
             self._connections.tell(joined.node, Accepted(term=self.term, workers=kept or []))
             if joined.node != self.state.host:
                 self._copies.welcome(joined.node, self.state, self._now(), joined.said)
         self._hold.pass_on(joined.node, joined)
         if kept is None:
-            self._events.put_nowait(joined)
+            self._decide_on(joined)
 
     def _rendezvous_message(self, worker: int, said: StoreSet | StoreGet) -> None:
         if worker not in self.state.members:

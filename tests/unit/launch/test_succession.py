@@ -68,7 +68,7 @@ class Agent:
 
     async def _open(self, copy: m.StateCopy, term: int, address: str, shift_s: float) -> Server:
         state = takeover.rebased(machine.decode_state(copy.state), now() - copy.at)
-        await self._serve(state, taking_over=(self.name, term, (copy.term, copy.revision)))
+        await self._serve(state, taking_over=(self.name, term, copy))
         assert self.server is not None
         return self.server
 
@@ -156,8 +156,14 @@ async def trained(directory: Path, count: int, *, lease: Path | None = None) -> 
 
 def has_copy(agent: Agent, nodes: int) -> bool:
     assert agent.network._succession is not None
+    return agent.network._succession.standing.copy is not None and len(copied(agent).quorum) == nodes
+
+
+def copied(agent: Agent) -> machine.State:
+    assert agent.network._succession is not None
     copy = agent.network._succession.standing.copy
-    return copy is not None and len(machine.decode_state(copy.state).quorum) == nodes
+    assert copy is not None
+    return machine.decode_state(copy.state)
 
 
 def chief(agents: list[Agent]) -> Agent | None:
@@ -184,6 +190,34 @@ def test_of_three_agents_the_two_that_are_left_make_a_coordinator_and_keep_their
         assert server.state.decision.target == 7
         for agent in agents[1:]:
             assert agent.term == 2
+            await agent.die()
+
+    run(scenario)
+
+
+def test_an_error_that_was_counted_before_a_takeover_is_not_counted_again(tmp_path: Path) -> None:
+    """The copies hold it before its agent is told so, and the agent says it again."""
+
+    async def scenario() -> None:
+        agents = await trained(tmp_path, 3)
+        failed = m.SlotFailed(step=7, slot=0, kind="exception", error="ValueError", traceback="", retry=True)
+        client = agents[2].network.client
+        client.say(m.Relayed(worker=agents[2].workers[0], said=failed))
+        server = agents[0].server
+        assert server is not None
+        await eventually(lambda: server.state.failures)
+        await eventually(lambda: all(copied(agent).failures for agent in agents[1:]))
+        assert any(getattr(kept, "said", None) == failed for kept in client._unheard), "told too early"
+        await agents[0].die()
+        await eventually(lambda: chief(agents[1:]))
+        new = chief(agents[1:])
+        assert new is not None
+        assert new.server is not None
+        state = new.server
+        await eventually(lambda: state.state.phase == "training")
+        await asyncio.sleep(0.1)
+        assert [failure.count for failure in state.state.failures] == [1]
+        for agent in agents[1:]:
             await agent.die()
 
     run(scenario)
