@@ -185,6 +185,9 @@ class Network:
                 match message:
                     case m.Accepted():
                         self._accepted(message)
+                    case m.Withdrawn(term=term):
+                        if self._succession and self._succession.standing.released(term):
+                            self.client.leave()
                     case m.StateCopy():
                         self._keep_copy(message)
                     case m.Heard():
@@ -197,7 +200,7 @@ class Network:
 
     def _accepted(self, accepted: m.Accepted) -> None:
         if self._succession is not None:
-            self._succession.standing.term = accepted.term
+            self._succession.standing.accepted(accepted.term)
         self._ground.keep(accepted.workers)
 
     def _keep_copy(self, copy: m.StateCopy) -> None:

@@ -18,11 +18,13 @@ VOTE_S = 3.0
 class Standing:
     """Where this agent stands.
 
-    ``term``: of the last coordinator it was bound to; it never goes back to an older one. ``bound``: to its
-    address, "" while there is none. ``copy``: the newest copy of the state that it got.
+    ``term``: of the last coordinator it was bound to; it never goes back to an older one, unless that one has
+    withdrawn: then ``before``, of the one before it, counts again. ``bound``: to its address, "" while
+    there is none. ``copy``: the newest copy of the state that it got.
     """
 
     term: int = 0
+    before: int = 0
     bound: str = ""
     copy: StateCopy | None = None
     copied_at: float = 0.0
@@ -69,6 +71,17 @@ class Standing:
         """Note that the agent has a coordinator."""
         self.bound, self.elected, self.voted_for = address, None, ""
         self.news.clear()
+
+    def accepted(self, term: int) -> None:
+        """Note that the coordinator of ``term`` counts on this agent."""
+        self.before, self.term = self.term, term
+
+    def released(self, term: int) -> bool:
+        """The coordinator of ``term`` never begins; return whether that is the one we are bound to."""
+        if term != self.term or term <= self.before:
+            return False
+        self.term, self.bound = self.before, ""
+        return True
 
     def heard_of(self, elected: Elected) -> bool:
         """Note who says to be the coordinator; return whether that is a later one than ours."""

@@ -182,6 +182,12 @@ class Accepted(Message, frozen=True, kw_only=True):
     workers: list[int]
 
 
+class Withdrawn(Message, frozen=True, kw_only=True):
+    """Too few agents came to the coordinator of ``term``: it never begins, and who is bound to it is free."""
+
+    term: int
+
+
 class StateCopy(Message, frozen=True, kw_only=True):
     """The coordinator's ``state`` at its time ``at``, for the agent that may have to take over.
 
@@ -289,6 +295,6 @@ class Answered(Message, frozen=True, kw_only=True):
 
 
 ToAgent = Union[
-    Accepted, StateCopy, Heard, Deliver, StartWorker, FenceWorker, Probe, Roster, Rejected, Dismissed,
-    Answered, JobEnded,
+    Accepted, Withdrawn, StateCopy, Heard, Deliver, StartWorker, FenceWorker, Probe, Roster, Rejected,
+    Dismissed, Answered, JobEnded,
 ]  # fmt: skip

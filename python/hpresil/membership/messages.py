@@ -40,6 +40,7 @@ from hpresil.membership.agent_messages import (
     StartWorker as StartWorker,
     StateCopy as StateCopy,
     ToAgent as ToAgent,
+    Withdrawn as Withdrawn,
     WorkerLeft as WorkerLeft,
     WorkerLost as WorkerLost,
     WorkerStarted as WorkerStarted,

@@ -43,6 +43,7 @@ from hpresil.membership.messages import (
     StoreGet,
     StoreSet,
     ToAgent,
+    Withdrawn,
     WorkerLeft,
     WorkerLost,
 )
@@ -189,6 +190,7 @@ class Server:
         if self._gathering is not None:
             took_over = await self._gathering.outcome()
             if took_over is None:
+                self._send(Withdrawn(term=self.term))
                 self._begun.set_result(False)
                 return
             self._ledger.open()
@@ -234,7 +236,7 @@ class Server:
                 nodes = [self._node_of(action.worker)]
             case StartWorker() | Probe() | Rejected() | Dismissed() | Answered():
                 nodes = [action.node]
-            case Roster() | JobEnded():
+            case Roster() | JobEnded() | Withdrawn():
                 nodes = self._connections.nodes()
         for node in nodes:
             self._connections.tell(node, action)

@@ -17,6 +17,7 @@ from hpresil.launch.network import Ground, Network
 from hpresil.launch.succession import Office
 from hpresil.membership import machine, messages as m, takeover, tls
 from hpresil.membership.connections import Listen
+from hpresil.membership.peer_messages import Elected
 from hpresil.membership.refusals import Refusals
 from hpresil.membership.server import Server
 from hpresil.membership.state import Settings, begin
@@ -218,6 +219,32 @@ def test_an_error_that_was_counted_before_a_takeover_is_not_counted_again(tmp_pa
         await asyncio.sleep(0.1)
         assert [failure.count for failure in state.state.failures] == [1]
         for agent in agents[1:]:
+            await agent.die()
+
+    run(scenario)
+
+
+def test_an_agent_that_came_to_a_coordinator_which_never_began_goes_back(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        agents = await trained(tmp_path, 3)
+        wanderer, first = agents[2], agents[0].server
+        assert first is not None
+        succession = wanderer.network._succession
+        assert succession is not None
+        assert succession.standing.copy is not None
+        beside = agents[1].network._succession
+        assert beside is not None
+        candidate = Server(
+            tmp_path / "candidate" / "c", copied(wanderer), taking_over=("n1", 7, succession.standing.copy)
+        )
+        await candidate.start()
+        beside.peers.joining = candidate.visit
+        wanderer.network._told_of(Elected(node="n1", term=7, address=agents[1].network._address))
+        await eventually(lambda: wanderer.term == 7)  # the candidate may count on it
+        assert not await candidate.begun()
+        await candidate.close()
+        await eventually(lambda: wanderer.term == 1 and len(first.state.nodes) == 3)
+        for agent in agents:
             await agent.die()
 
     run(scenario)
