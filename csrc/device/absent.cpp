@@ -1,5 +1,6 @@
 // The device functions of a build without CUDA.
 #include "base/error.h"
+#include "device/cuda_api.h"
 #include "device/device.h"
 
 namespace hpresil {
@@ -17,5 +18,6 @@ std::vector<Device> list_devices() { return {}; }
 SelfTest test_device(int /*index*/) { not_built(); }
 void register_host_memory(void* /*address*/, std::size_t /*nbytes*/) { not_built(); }
 void unregister_host_memory(void* /*address*/) { not_built(); }
+CudaApi& cuda_runtime() { not_built(); }
 
 }  // namespace hpresil
