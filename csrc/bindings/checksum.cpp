@@ -4,29 +4,11 @@
 
 #include <tuple>
 
+#include "bindings/buffer.h"
 #include "bindings/module.h"
 
 namespace hpresil::bindings {
 namespace {
-
-// Any object with a contiguous buffer, kept alive and unmoved meanwhile.
-class View {
- public:
-  explicit View(const py::object& data) {
-    if (PyObject_GetBuffer(data.ptr(), &view_, PyBUF_SIMPLE) != 0) {
-      throw py::error_already_set();
-    }
-  }
-  ~View() { PyBuffer_Release(&view_); }
-  View(const View&) = delete;
-  View& operator=(const View&) = delete;
-
-  [[nodiscard]] const std::byte* data() const { return static_cast<const std::byte*>(view_.buf); }
-  [[nodiscard]] std::size_t bytes() const { return static_cast<std::size_t>(view_.len); }
-
- private:
-  Py_buffer view_{};
-};
 
 std::uint32_t checksum_at(Address address, std::size_t nbytes, std::uint32_t seed, const std::string& level) {
   const CpuLevel chosen = cpu_level_named(level);

@@ -27,8 +27,11 @@ PYBIND11_MODULE(_core, module) {
   bind_errors(module);
   bind_memory(module);
   bind_checksum(module);
+  bind_block_hash(module);
+  bind_codec(module);
   bind_reduction(module);
   bind_liveness(module);
   bind_device(module);
+  bind_snapshot_stream(module);
   bind_process(module);
 }

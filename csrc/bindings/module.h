@@ -16,9 +16,12 @@ inline std::byte* pointer(Address address) { return reinterpret_cast<std::byte*>
 void bind_errors(py::module_& module);
 void bind_memory(py::module_& module);
 void bind_checksum(py::module_& module);
+void bind_block_hash(py::module_& module);
+void bind_codec(py::module_& module);
 void bind_reduction(py::module_& module);
 void bind_liveness(py::module_& module);
 void bind_device(py::module_& module);
+void bind_snapshot_stream(py::module_& module);
 void bind_process(py::module_& module);
 
 }  // namespace hpresil::bindings

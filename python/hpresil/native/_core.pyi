@@ -93,6 +93,39 @@ def copy_crc32c(dst: int, src: int, nbytes: int, threads: int = 1, *, level: str
 def copy_many(pairs: Sequence[tuple[int, int, int]], threads: int = 1, *, level: str = "") -> list[int]:
     """Copy every (dst, src, nbytes) and return the CRC-32C of each; threads share the bytes evenly."""
 
+def hash_block_bytes() -> int:
+    """Return how many bytes a block of `block_hashes` has: 1 MiB."""
+
+@overload
+def block_hashes(address: int, nbytes: int, threads: int = 1, *, level: str = "") -> list[int]:
+    """Return the 64-bit hash of each block of ``nbytes`` at ``address``, the last one possibly shorter.
+
+    Equal to `cuda_block_hashes` of the same bytes. It finds damage and change, not intent.
+    """
+
+@overload
+def block_hashes(data: Buffer, threads: int = 1, *, level: str = "") -> list[int]:
+    """Return the 64-bit hash of each block of a contiguous buffer."""
+
+# ------------------------------------------------------------------ codec
+
+def xor_delta(
+    dst: int, src: int, previous: int, nbytes: int, threads: int = 1, *, level: str = ""
+) -> None:
+    """Set ``dst[i] = src[i] ^ previous[i]``; its own inverse. ``dst`` may be exactly one of the sources.
+
+    Raises NativeError for ranges that overlap otherwise.
+    """
+
+def shuffle(dst: int, src: int, nbytes: int, element_bytes: int, *, level: str = "") -> None:
+    """Write the byte planes of elements of 1, 2, 4 or 8 bytes; what is left over stays at the end.
+
+    Raises NativeError for ranges that overlap: it is not done in place.
+    """
+
+def unshuffle(dst: int, src: int, nbytes: int, element_bytes: int, *, level: str = "") -> None:
+    """Undo `shuffle`."""
+
 # ------------------------------------------------------------------ ordered sums
 
 def add_ordered(
@@ -242,6 +275,59 @@ def cuda_register(address: int, nbytes: int) -> None:
 
 def cuda_unregister(address: int) -> None:
     """Undo `cuda_register`."""
+
+class SnapshotStream:
+    """Copies device memory into host memory beside training, and hashes it on the device.
+
+    What needs the device raises NativeError with CUDA's name for the failure; after an error that ends
+    the context every call does. One thread at a time. Streams are handles (``torch.cuda.Stream.cuda_stream``).
+    """
+
+    def __init__(self, device: int) -> None: ...
+    def register_memory(self, address: int, nbytes: int) -> bool:
+        """Pin host memory for DMA. False, with a note, when the system refuses; copies then wait on the host."""
+
+    def unregister_memory(self, address: int) -> None: ...
+    def set_copies(self, pairs: Sequence[tuple[int, int, int]]) -> None:
+        """Say what each `begin` copies: (dst in host memory, src in device memory, nbytes).
+
+        The same list again costs a comparison. Up to 64 bytes between small neighbours are overwritten.
+        """
+
+    def begin(self, after: int) -> None:
+        """Copy once everything queued on the stream ``after`` so far is done. Does not wait."""
+
+    def gate(self, next: int) -> None:
+        """Hold what is queued on the stream ``next`` from here on until the copy is done. Does not wait."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """Return whether the device writes no more. Raises what the copy failed with."""
+
+    def hashes(self) -> list[list[int]]:
+        """Return the `block_hashes` of each tensor of the last copy, which must be `complete`."""
+
+    @property
+    def complete(self) -> bool: ...
+    @property
+    def captures(self) -> int:
+        """How often the list was captured as a CUDA graph."""
+
+    @property
+    def uses_graph(self) -> bool: ...
+    @property
+    def notes(self) -> list[str]:
+        """What is done in a slower way, and why."""
+
+def cuda_block_hashes(address: int, nbytes: int, stream: int = 0, timeout_s: float = 60.0) -> list[int]:
+    """Return the hash of each block of device memory, after what is queued on ``stream``."""
+
+def cuda_xor_delta(dst: int, src: int, previous: int, nbytes: int, stream: int = 0) -> None:
+    """Queue `xor_delta` on device memory. Does not wait."""
+
+def cuda_shuffle(
+    dst: int, src: int, nbytes: int, element_bytes: int, back: bool = False, stream: int = 0
+) -> None:
+    """Queue `shuffle`, or with ``back`` `unshuffle`, on device memory. Does not wait."""
 
 def push_trace_range(name: str) -> None: ...
 def pop_trace_range() -> None: ...

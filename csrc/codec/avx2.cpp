@@ -1,0 +1,43 @@
+// 32 bytes at a time.
+#include <immintrin.h>
+
+#include "codec/kernel.h"
+
+namespace hpresil::codec_detail {
+namespace {
+
+using Vector = __m256i;
+constexpr std::size_t kLanes = 2;
+
+inline Vector load(const std::byte* from) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+}
+inline void store(std::byte* to, Vector value) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), value); }
+inline Vector load_lanes(const std::byte* from, std::size_t gap) {
+  const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  const __m128i high = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + gap));
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
+}
+inline void store_lanes(std::byte* to, std::size_t gap, Vector value) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(value));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to + gap), _mm256_extracti128_si256(value, 1));
+}
+inline Vector every_lane(long long low, long long high) { return _mm256_set_epi64x(high, low, high, low); }
+inline Vector permute(Vector x, Vector places) { return _mm256_shuffle_epi8(x, places); }
+inline Vector either(Vector a, Vector b) { return _mm256_xor_si256(a, b); }
+inline Vector low8(Vector a, Vector b) { return _mm256_unpacklo_epi8(a, b); }
+inline Vector high8(Vector a, Vector b) { return _mm256_unpackhi_epi8(a, b); }
+inline Vector low16(Vector a, Vector b) { return _mm256_unpacklo_epi16(a, b); }
+inline Vector high16(Vector a, Vector b) { return _mm256_unpackhi_epi16(a, b); }
+inline Vector low32(Vector a, Vector b) { return _mm256_unpacklo_epi32(a, b); }
+inline Vector high32(Vector a, Vector b) { return _mm256_unpackhi_epi32(a, b); }
+inline Vector low64(Vector a, Vector b) { return _mm256_unpacklo_epi64(a, b); }
+inline Vector high64(Vector a, Vector b) { return _mm256_unpackhi_epi64(a, b); }
+
+#include "codec/planes.inl"
+
+}  // namespace
+
+const Kernel kAvx2{exclusive_or, {split2, split4, split8}, {join2, join4, join8}};
+
+}  // namespace hpresil::codec_detail
