@@ -20,8 +20,8 @@ std::vector<std::uint64_t> device_block_hashes(CudaApi& api, const std::byte* da
   }
   const std::size_t list_bytes = list.size() * sizeof(HashBlock);
   const std::size_t hash_bytes = hashes.size() * sizeof(std::uint64_t);
-  const OwnedMemory device_list(api, api.allocate(list_bytes));
-  const OwnedMemory device_hashes(api, api.allocate(hash_bytes));
+  OwnedMemory device_list(api, api.allocate(list_bytes));
+  OwnedMemory device_hashes(api, api.allocate(hash_bytes));
   const OwnedEvent done(api, api.create_event());
   api.copy(device_list.get(), list.data(), list_bytes, stream);
   void* from = device_list.get();
@@ -30,7 +30,11 @@ std::vector<std::uint64_t> device_block_hashes(CudaApi& api, const std::byte* da
   api.launch(DeviceKernel::hash_blocks, {static_cast<unsigned>(list.size()), kKernelThreads}, arguments,
              stream);
   api.record(done.get(), stream);
-  expects(wait_reached(api, done.get(), timeout_s), "the device did not hash the blocks in time");
+  if (!wait_reached(api, done.get(), timeout_s)) {
+    device_list.abandon();
+    device_hashes.abandon();
+    fail("the device did not hash the blocks in time");
+  }
   api.copy(hashes.data(), to, hash_bytes, stream);  // into pageable memory: it is there on the return
   api.record(done.get(), stream);
   expects(wait_reached(api, done.get(), timeout_s), "the hashes did not come back from the device in time");

@@ -34,6 +34,8 @@ class Owned {
 
   [[nodiscard]] Handle get() const { return handle_; }
   explicit operator bool() const { return handle_ != nullptr; }
+  // Nobody gives it back from here on: the device may still use it, for ever if it hangs.
+  void abandon() noexcept { handle_ = nullptr; }
   void reset() noexcept {
     if (handle_ != nullptr) {
       (api_->*kGiveBack)(std::exchange(handle_, nullptr));

@@ -1,7 +1,8 @@
 // A CUDA runtime without a device: work is queued in streams and run on the host when it is asked for.
 //
-// `run()` runs whatever is queued and may run, in the order it was queued; until then nothing has happened, as on a
-// device that is busy. Kernels do what theirs do, by the functions of the host. `fail_next` scripts errors.
+// `run()` runs whatever is queued and may run, in the order it was queued; until then nothing has happened,
+// as on a device that is busy. Kernels do what theirs do, by the functions of the host. `fail_next` scripts
+// errors.
 #pragma once
 
 #include <algorithm>

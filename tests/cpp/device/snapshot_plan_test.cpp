@@ -30,7 +30,8 @@ std::map<std::byte*, std::pair<const std::byte*, std::uint64_t>> covered(const S
   for (const GatherChunk& chunk : plan.chunks) {
     for (const StagedRun& run : plan.runs) {
       if (chunk.offset >= run.offset && chunk.offset + chunk.nbytes <= run.offset + run.nbytes) {
-        EXPECT_TRUE(pieces.emplace(run.to + (chunk.offset - run.offset), std::pair(chunk.from, chunk.nbytes)).second);
+        EXPECT_TRUE(
+            pieces.emplace(run.to + (chunk.offset - run.offset), std::pair(chunk.from, chunk.nbytes)).second);
       }
     }
   }

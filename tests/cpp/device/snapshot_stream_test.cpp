@@ -1,4 +1,5 @@
-// The device snapshot against a scripted CUDA: what it copies, what it holds back, and what it does after errors.
+// The device snapshot against a scripted CUDA: what it copies, what it holds back, and what it does after
+// errors.
 #include "device/snapshot_stream.h"
 
 #include <gtest/gtest.h>
@@ -270,7 +271,13 @@ TEST(SnapshotStream, AfterTheContextIsLostEveryCallSaysWhy) {
     stream.register_memory(world.frame.data(), world.frame.size());
     stream.set_copies(world.items);
     world.cuda.fail_next(call, CudaFault::context_lost);
-    EXPECT_THROW({ stream.begin(kTraining); stream.wait(0); }, CudaError) << call;
+    EXPECT_THROW(
+        {
+          stream.begin(kTraining);
+          stream.wait(0);
+        },
+        CudaError)
+        << call;
     EXPECT_FALSE(stream.complete()) << call;
     try {
       stream.gate(kTraining);
