@@ -35,7 +35,7 @@ from hpresil.checkpoint.codec_format import (
 )
 
 LEVEL = 1
-SAMPLES, SAMPLE_BYTES = 4, 8192
+SAMPLES, SAMPLE_BYTES = 4, 4096
 """A block is judged by this many pieces of this size, spread evenly."""
 
 Bytes = np.ndarray[tuple[int], np.dtype[np.uint8]]

@@ -74,7 +74,10 @@ class FakeCuda final : public CudaApi {
     memory_[address] = std::move(made);
     return address;
   }
-  void free(void* memory) noexcept override { memory_.erase(memory); }
+  void free(void* memory) noexcept override {
+    run();  // as cudaFree, which waits for the device
+    memory_.erase(memory);
+  }
   void register_host(void* address, std::size_t /*nbytes*/) override {
     enter("register_host");
     registered_.insert(address);
@@ -106,6 +109,13 @@ class FakeCuda final : public CudaApi {
 
   void copy(void* to, const void* from, std::size_t nbytes, Stream stream) override {
     enter("copy");
+    if (memory_.contains(to)) {
+      // From pageable memory to the device: the source may be gone once this returns.
+      const auto* const bytes = static_cast<const std::byte*>(from);
+      const std::vector<std::byte> taken(bytes, bytes + nbytes);
+      queue(stream, [=] { std::memcpy(to, taken.data(), nbytes); });
+      return;
+    }
     queue(stream, [=] { std::memcpy(to, from, nbytes); });
   }
   void fill(void* to, int byte, std::size_t nbytes, Stream stream) override {
