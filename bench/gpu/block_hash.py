@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Iterator
 
 import torch
-
 from bench import rows as figures
+
 from hpresil import native
 
 

@@ -1,7 +1,7 @@
-"""Puts what bench/gpu/suite.sh ran into one JSON file; also runs one bench: `python -m bench.gpu.report run NAME FILE`.
+"""Puts what bench/gpu/suite.sh ran into one JSON file, and runs one bench: `report run NAME FILE`.
 
-The file says what ran with which status, each test's outcome, all rows, and under ``not_run`` in plain words what
-could not be run, so that nothing that is missing looks like success.
+The file says what ran with which status, each test's outcome, all rows, and under ``not_run`` in plain
+words what could not be run, so that nothing that is missing looks like success.
 """
 
 from __future__ import annotations
@@ -50,10 +50,16 @@ def tests(folder: Path) -> dict[str, list[str]]:
 
 def summary(folder: Path) -> dict[str, Any]:
     ran, outcomes = steps(folder), tests(folder)
-    taken = [row for path in sorted(folder.glob("bench-*.json")) for row in json.loads(path.read_text())["rows"]]
+    taken = [
+        row for path in sorted(folder.glob("bench-*.json")) for row in json.loads(path.read_text())["rows"]
+    ]
     missing = [f"step {one['step']} ended with status {one['status']}" for one in ran if one["status"]]
     missing += [f"test {name}" for name in outcomes["skipped"]]
-    missing += [f"figure {row['case']}, {row['contender']}: {row['why_missing']}" for row in taken if row["why_missing"]]
+    missing += [
+        f"figure {row['case']}, {row['contender']}: {row['why_missing']}"
+        for row in taken
+        if row["why_missing"]
+    ]
     if not any(outcomes.values()):
         missing.append("no test ran at all")
     about = (folder / "machine.txt").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""The device snapshot of a state with many small tensors, beside one copy of as many bytes, and a copy a tensor.
+"""The device snapshot of many small tensors, beside one copy of as many bytes, and a copy a tensor.
 
 ``begin`` is what the training thread pays; ``done`` is until the frame holds everything.
 """
@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 
 import torch
-
 from bench import rows as figures
+
 from hpresil import native
 
 WAIT_S = 60.0
@@ -41,7 +41,9 @@ def rows(quick: bool) -> Iterator[figures.Row]:
     stream.register_memory(memory.address, nbytes)
     host = torch.frombuffer(memory, dtype=torch.float32)
     parts = list(host.split([tensor.numel() for tensor in tensors]))
-    stream.set_copies([(part.data_ptr(), one.data_ptr(), one.nbytes) for part, one in zip(parts, tensors, strict=True)])
+    stream.set_copies(
+        [(part.data_ptr(), one.data_ptr(), one.nbytes) for part, one in zip(parts, tensors, strict=True)]
+    )
     whole = torch.empty(nbytes // 4, device="cuda")
 
     def one_by_one() -> None:
@@ -70,4 +72,6 @@ def rows(quick: bool) -> Iterator[figures.Row]:
                 floor=floor * 1e3 if metric == "done" else None,
             )  # fmt: skip
     if stream.notes:
-        yield figures.missing("gpu", "notes", "snapshot stream, hashed", "done", "ms", why="; ".join(stream.notes))
+        yield figures.missing(
+            "gpu", "notes", "snapshot stream, hashed", "done", "ms", why="; ".join(stream.notes)
+        )

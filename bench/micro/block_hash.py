@@ -1,7 +1,8 @@
 """The block hash beside CRC-32C and the floor, reading the same bytes: `python -m bench micro block_hash`.
 
-The floor is one sum over the bytes as 64-bit words by NumPy, which reads them and does little else. Contenders take
-turns; a second figure is in bytes per second of processor time, which other work on the machine distorts less.
+The floor is one sum over the bytes as 64-bit words by NumPy, which reads them and does little else.
+Contenders take turns; a second figure is in bytes per second of processor time, which other work on the
+machine distorts less.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
-
 from bench import rows as figures
+
 from hpresil import native
 
 

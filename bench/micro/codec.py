@@ -1,11 +1,11 @@
-"""What compression does to training state: ratio and speed of each library, with and without delta and byte planes.
+"""What compression does to training state: ratio and speed by library, delta and byte planes.
 
     python -m bench micro codec
 
-State comes from a small model that is trained here (training_state.py). Each contender packs blocks of 1 MiB as
-the codec does: exclusive or with the version before, byte planes, the library's compression; its speed includes all
-of that, in bytes of state. The floor is one copy of the same bytes in memory, with as many threads. Libraries that are
-not installed are said to be missing.
+State comes from a small model that is trained here (training_state.py). Each contender packs blocks of 1
+MiB as the codec does: exclusive or with the version before, byte planes, the library's compression; its
+speed includes all of that, in bytes of state. The floor is one copy of the same bytes in memory, with as
+many threads. Libraries that are not installed are said to be missing.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-
 from bench import rows as figures
 from bench.micro import training_state
+
 from hpresil import native
 from hpresil.checkpoint import codec
 
@@ -70,12 +70,13 @@ def lz4(module) -> Iterator[Library]:
 
 
 def blosc2(module) -> Iterator[Library]:
-    """Without its own shuffle, so that all libraries get the same bytes; one thread, as blocks are spread here."""
+    """Without its own shuffle, so that all get the same bytes; one thread, as blocks are spread here."""
     module.set_nthreads(1)
     for name, kind in (("lz4", module.Codec.LZ4), ("zstd", module.Codec.ZSTD)):
         yield Library(
             f"blosc2 {name} 1",
-            partial(module.compress2, codec=kind, clevel=1, filters=[module.Filter.NOFILTER], filters_meta=[0],
+            partial(module.compress2, codec=kind, clevel=1, filters=[module.Filter.NOFILTER],
+            filters_meta=[0],
                     typesize=1, nthreads=1),
             lambda data, size: module.decompress2(data),
         )  # fmt: skip
@@ -132,7 +133,9 @@ def turns(contenders: dict[str, Callable[[], object]], runs: int) -> Spent:
     return spent
 
 
-def measure(name: str, part: list[Piece], pipeline: tuple[bool, bool], library: Library, threads: int, runs: int):
+def measure(
+    name: str, part: list[Piece], pipeline: tuple[bool, bool], library: Library, threads: int, runs: int
+):
     """Yield the ratio, and the speed of packing and unpacking with that of a copy as the floor."""
     delta, planes = pipeline
     pool = ThreadPoolExecutor(threads) if threads > 1 else None
@@ -163,7 +166,9 @@ def rated(name: str, contender: str, ratio: float, nbytes: int, spent: Spent) ->
         rate = {key: [nbytes / 1e9 / one[which] for one in each] for key, each in spent.items()}
         floor = statistics.median(rate["copy"])
         for metric in ("pack", "unpack"):
-            yield figures.row("codec", name, contender, metric=metric, unit=unit, figures=rate[metric], floor=floor)
+            yield figures.row(
+                "codec", name, contender, metric=metric, unit=unit, figures=rate[metric], floor=floor
+            )
 
 
 def changed(case: training_state.Case) -> Iterator[figures.Row]:
@@ -174,7 +179,12 @@ def changed(case: training_state.Case) -> Iterator[figures.Row]:
             same += int((old.reshape(-1, size) == new.reshape(-1, size)).all(1).sum()) * size
             total += new.nbytes
         yield figures.row(
-            "codec", f"{case.name}, {name}", "state", metric="unchanged", unit="share of the bytes", figures=[same / total]
+            "codec",
+            f"{case.name}, {name}",
+            "state",
+            metric="unchanged",
+            unit="share of the bytes",
+            figures=[same / total],
         )
 
 
@@ -183,7 +193,10 @@ def ours(case: training_state.Case, later: bool, limit: int, runs: int) -> Itera
     part = pieces(case, later, limit)
     name = f"{case.name}, {'10 steps' if later else '1 step'} after"
     nbytes = sum(piece.new.nbytes for piece in part)
-    blocks, old = [codec.Block(piece.new, piece.element_bytes) for piece in part], [piece.old for piece in part]
+    blocks, old = (
+        [codec.Block(piece.new, piece.element_bytes) for piece in part],
+        [piece.old for piece in part],
+    )
     packed = codec.encode(blocks, old)
     spent = turns(
         {
@@ -205,7 +218,9 @@ def rows(quick: bool) -> Iterator[figures.Row]:
             yield from ours(case, later, limit, runs)
         for library in libraries():
             if not isinstance(library, Library):
-                yield figures.missing("codec", case.name, library[0], "ratio", "of the packed size", why=library[1])
+                yield figures.missing(
+                    "codec", case.name, library[0], "ratio", "of the packed size", why=library[1]
+                )
                 continue
             for later in (False, True):
                 part = pieces(case, later, limit)

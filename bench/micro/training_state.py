@@ -1,12 +1,13 @@
 """State of real training, to measure compression on: a small transformer, trained for some hundred steps.
 
-The text is the source code of Python's standard library, one token a byte. Each case gives three versions of the
-same arrays: one, the next step's, and one ten steps later.
+The text is the source code of Python's standard library, one token a byte. Each case gives three versions
+of the same arrays: one, the next step's, and one ten steps later.
 
     dense fp32    every parameter is trained; Adam's moments in fp32
     dense bf16    the same model; parameters, gradients and moments are kept in bf16, arithmetic is fp32's
     adapters      a frozen base and low-rank adapters beside its linear layers; only these change
-    embedding     a large embedding table of which a step touches few rows (SparseAdam), and a small dense head
+    embedding     a large embedding table of which a step touches few rows (SparseAdam), and a small dense
+    head
 """
 
 from __future__ import annotations
@@ -71,7 +72,10 @@ class Adapted(nn.Module):
     def __init__(self, base: nn.Linear, rank: int = 8) -> None:
         super().__init__()
         self.base = base.requires_grad_(False)
-        self.a, self.b = nn.Linear(base.in_features, rank, bias=False), nn.Linear(rank, base.out_features, bias=False)
+        self.a, self.b = (
+            nn.Linear(base.in_features, rank, bias=False),
+            nn.Linear(rank, base.out_features, bias=False),
+        )
         nn.init.zeros_(self.b.weight)
 
     def forward(self, x):
@@ -79,7 +83,7 @@ class Adapted(nn.Module):
 
 
 class Recommender(nn.Module):
-    """Predicts a byte from the hashes of the few bytes before it: most rows are never seen, a step sees some hundred."""
+    """Predicts a byte from a hash of the three before it: a step sees some hundred rows, most are never seen."""
 
     def __init__(self, rows: int = 60_000, width: int = 64) -> None:
         super().__init__()

@@ -12,8 +12,11 @@
 //
 // Invariants: 1. nothing is changed while a copy is under way; 2. after CudaFault::context_lost every call
 // throws, with the first error's text; 3. after an error in `begin`, `finished` still tells when the device
-// writes no more, and `complete` stays false. Thread safety: one thread at a time. The CudaApi has to outlive
-// it. Destroying it does not wait: `wait` first, or the frames are still written to.
+// writes no more, and `complete` stays false.
+//
+// Thread safety: one thread at a time. The CudaApi has to outlive it. Destroying it waits for a copy that is
+// under way, at most a second; what a device that hangs may still write to is then never given back. Frames
+// are the caller's, who has to keep them in that case.
 #pragma once
 
 #include <string>
@@ -27,6 +30,9 @@ class SnapshotStream {
  public:
   // Throws CudaError when the device has no stream or event to give.
   SnapshotStream(CudaApi& api, int device);
+  SnapshotStream(const SnapshotStream&) = delete;
+  SnapshotStream& operator=(const SnapshotStream&) = delete;
+  ~SnapshotStream();
 
   // Pins host memory for the life of this object, or until `unregister_memory`. False, with a note, when the
   // system refuses.
@@ -73,6 +79,8 @@ class SnapshotStream {
   void expect_still() const;
   void note(const std::string& text);
   OwnedRegistration pinned(void* address, std::size_t nbytes);
+  bool may_be_written() noexcept;
+  void abandon();
   [[nodiscard]] bool registered(const CopyItem& item) const;
   void make_plan(std::span<const CopyItem> items);
   void upload(OwnedMemory& memory, const void* from, std::size_t nbytes);

@@ -10,7 +10,9 @@ from hpresil.base.errors import NativeError
 
 BLOCK = native.hash_block_bytes()
 EDGES = [8, 256, 16384, BLOCK]
-SIZES = sorted({0, 1, 2 * BLOCK + 77, 50 * BLOCK + 3, *(edge + more for edge in EDGES for more in (-1, 0, 1))})
+SIZES = sorted(
+    {0, 1, 2 * BLOCK + 77, 50 * BLOCK + 3, *(edge + more for edge in EDGES for more in (-1, 0, 1))}
+)
 
 
 def some_bytes(nbytes: int, seed: int = 0) -> torch.Tensor:

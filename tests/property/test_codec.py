@@ -16,7 +16,9 @@ from hpresil.checkpoint import codec_format
 from hpresil.checkpoint.codec import Block, decode, encode
 from hpresil.checkpoint.codec_format import ENTRY_BYTES, HEADER_BYTES, KNOWN, Entry, Way, choose, pack_head
 
-zstandard = pytest.importorskip("zstandard", reason="compression is an extra: pip install 'hpresil[compress]'")
+zstandard = pytest.importorskip(
+    "zstandard", reason="compression is an extra: pip install 'hpresil[compress]'"
+)
 
 LIMIT = 1 << 26
 
@@ -77,7 +79,9 @@ def test_blocks_come_back_bit_for_bit(plan: list[tuple[str, int, int, str]], thr
 
 @settings(max_examples=200, deadline=None)
 @given(plan=BLOCKS, data=st.data())
-def test_a_changed_byte_anywhere_is_refused(plan: list[tuple[str, int, int, str]], data: st.DataObject) -> None:
+def test_a_changed_byte_anywhere_is_refused(
+    plan: list[tuple[str, int, int, str]], data: st.DataObject
+) -> None:
     blocks, old = built(plan)
     encoded = bytearray(encode(blocks, old))
     place = data.draw(st.integers(0, len(encoded) - 1))
@@ -88,7 +92,9 @@ def test_a_changed_byte_anywhere_is_refused(plan: list[tuple[str, int, int, str]
 
 @settings(max_examples=150, deadline=None)
 @given(plan=BLOCKS, data=st.data())
-def test_a_truncated_or_longer_input_is_refused(plan: list[tuple[str, int, int, str]], data: st.DataObject) -> None:
+def test_a_truncated_or_longer_input_is_refused(
+    plan: list[tuple[str, int, int, str]], data: st.DataObject
+) -> None:
     blocks, old = built(plan)
     encoded = encode(blocks, old)
     cut = data.draw(st.integers(0, len(encoded) - 1))
@@ -119,7 +125,9 @@ ENTRIES = st.builds(
 
 @settings(max_examples=300, deadline=None)
 @given(entries=st.lists(ENTRIES, max_size=4), stored=st.binary(max_size=200))
-def test_a_forged_table_with_right_checksums_is_refused_or_consistent(entries: list[Entry], stored: bytes) -> None:
+def test_a_forged_table_with_right_checksums_is_refused_or_consistent(
+    entries: list[Entry], stored: bytes
+) -> None:
     """What a reader is protected by is not the checksums: whoever forges a table can compute them."""
     at, forged = 0, []
     for entry in entries:

@@ -2,8 +2,8 @@
 
 Each block is tried on a sample, in every way that could help; the best one is taken for all of it
 (`codec_format.choose`), and what does not shrink is stored as it is. A block that equals the version before
-costs an entry of the table. Dense training changes every element in every step: there a delta saves little, and
-docs/design/codec.md says how much; it pays for frozen weights, adapters and embedding tables.
+costs an entry of the table. Dense training changes every element in every step: there a delta saves little,
+and docs/design/codec.md says how much; it pays for frozen weights, adapters and embedding tables.
 
 A reader trusts nothing: sizes are checked against the caller's limit and against what is there before
 memory is taken, checksums before anything is decompressed, and no more is decompressed than the table says.
@@ -70,7 +70,9 @@ def encode(
             raise ValueError("a block has at most 16 MiB, of elements of 1, 2, 4 or 8 bytes")
 
     def one(block: Block, old: Buffer | None) -> tuple[Entry, Buffer]:
-        return _encode_block(zstd, _bytes(block.data), block.element_bytes, None if old is None else _bytes(old))
+        return _encode_block(
+            zstd, _bytes(block.data), block.element_bytes, None if old is None else _bytes(old)
+        )
 
     with ThreadPoolExecutor(threads) as pool:
         made = list(pool.map(one, blocks, before))
@@ -150,8 +152,8 @@ def _sample(data: Bytes, element_bytes: int) -> Bytes:
 def _encode_block(zstd: Any, data: Bytes, element_bytes: int, old: Bytes | None) -> tuple[Entry, Buffer]:
     if old is not None and old.nbytes != data.nbytes:
         old = None
-    crc = native.crc32c(data)
-    previous_crc = native.crc32c(old) if old is not None else 0
+    crc = native.crc32c(data.data)
+    previous_crc = native.crc32c(old.data) if old is not None else 0
     if old is not None and data.nbytes and np.array_equal(data, old):
         return Entry(data.nbytes, 0, crc, 0, previous_crc, element_bytes, Way.SAME), b""
     compressor = zstd.ZstdCompressor(level=LEVEL)
@@ -160,11 +162,11 @@ def _encode_block(zstd: Any, data: Bytes, element_bytes: int, old: Bytes | None)
     ways += [way | Way.DELTA for way in ways] if old is not None else []
     tried = {way: len(compressor.compress(_prepared(way, few, element_bytes, few_old))) for way in ways}
     way = choose(few.nbytes, tried)
-    stored: Buffer = data
+    stored: Buffer = data.data
     if way:
         packed = compressor.compress(_prepared(way, data, element_bytes, old))
         way = choose(data.nbytes, {way: len(packed)})
-        stored = packed if way else data
+        stored = packed if way else data.data
     used_crc = previous_crc if Way.DELTA in way else 0
     nbytes, stored_crc = memoryview(stored).nbytes, native.crc32c(stored)
     return Entry(data.nbytes, nbytes, crc, stored_crc, used_crc, element_bytes, way), stored
@@ -190,7 +192,7 @@ def _decode_block(zstd: Any, name: str, entry: Entry, stored: memoryview, old: B
             held = out
         if held is not out:
             out[:] = held
-    if native.crc32c(out) != entry.crc:
+    if native.crc32c(out.data) != entry.crc:
         raise DataError(f"{name} does not decode to what was encoded: its checksum does not match")
     return result
 
@@ -199,7 +201,7 @@ def _previous(name: str, entry: Entry, old: Buffer | None) -> Bytes:
     if old is None:
         raise DataError(f"{name} was encoded against the version before, which is not given")
     before = _bytes(old)
-    if before.nbytes != entry.nbytes or native.crc32c(before) != entry.previous_crc:
+    if before.nbytes != entry.nbytes or native.crc32c(before.data) != entry.previous_crc:
         raise DataError(f"{name} was encoded against another version than the one that is given")
     return before
 

@@ -1,8 +1,8 @@
 """How encoded blocks are laid out, what a reader refuses, and which way a block goes.
 
-A header, a table with an entry for each block, then what is stored of the blocks, in their order, without gaps
-(docs/formats.md has the bytes). Header and table are covered by checksums of their own, each block by two: one over
-what is stored, checked before anything interprets it, and one over what it decodes to.
+A header, a table with an entry for each block, then what is stored of the blocks, in their order, without
+gaps (docs/formats.md has the bytes). Header and table are covered by checksums of their own, each block by
+two: one over what is stored, checked before anything interprets it, and one over what it decodes to.
 
 Everything here is a function of its arguments. Nothing is decoded here.
 """
@@ -50,7 +50,7 @@ KNOWN = {
 
 
 class Entry(NamedTuple):
-    """One block: its size, what is stored of it, and the CRC-32C of both and of the block it is a delta to."""
+    """One block: its size, what is stored of it, and the CRC-32C of both and of the block before."""
 
     nbytes: int
     stored_bytes: int
@@ -108,8 +108,9 @@ def read_head(data: memoryview, limit_bytes: int) -> list[Entry]:
         raise DataError("the table of the encoded blocks is damaged: its checksum does not match")
     entries = []
     for number, fields in enumerate(_ENTRY.iter_unpack(data[HEADER_BYTES:end])):
-        entry = Entry(*fields[:6], Way(fields[6]))
-        if why := _wrong(entry, fields[7]):
+        size, stored, crc, stored_crc, previous_crc, element_bytes, way, reserved = fields
+        entry = Entry(size, stored, crc, stored_crc, previous_crc, element_bytes, Way(way))
+        if why := _wrong(entry, reserved):
             raise DataError(f"block {number} of the encoded blocks cannot be: {why}")
         entries.append(entry)
     if sum(entry.nbytes for entry in entries) != nbytes:

@@ -109,9 +109,7 @@ def block_hashes(data: Buffer, threads: int = 1, *, level: str = "") -> list[int
 
 # ------------------------------------------------------------------ codec
 
-def xor_delta(
-    dst: int, src: int, previous: int, nbytes: int, threads: int = 1, *, level: str = ""
-) -> None:
+def xor_delta(dst: int, src: int, previous: int, nbytes: int, threads: int = 1, *, level: str = "") -> None:
     """Set ``dst[i] = src[i] ^ previous[i]``; its own inverse. ``dst`` may be exactly one of the sources.
 
     Raises NativeError for ranges that overlap otherwise.
@@ -280,12 +278,13 @@ class SnapshotStream:
     """Copies device memory into host memory beside training, and hashes it on the device.
 
     What needs the device raises NativeError with CUDA's name for the failure; after an error that ends
-    the context every call does. One thread at a time. Streams are handles (``torch.cuda.Stream.cuda_stream``).
+    the context every call does. One thread at a time. Streams are handles
+    (``torch.cuda.Stream.cuda_stream``).
     """
 
     def __init__(self, device: int) -> None: ...
     def register_memory(self, address: int, nbytes: int) -> bool:
-        """Pin host memory for DMA. False, with a note, when the system refuses; copies then wait on the host."""
+        """Pin host memory for DMA. False, with a note, when the system refuses: copies are slower."""
 
     def unregister_memory(self, address: int) -> None: ...
     def set_copies(self, pairs: Sequence[tuple[int, int, int]]) -> None:

@@ -41,9 +41,10 @@ class FakeCuda final : public CudaApi {
   // Whether the device works by itself: whatever may run has run when somebody asks whether it has.
   bool prompt = false;
 
-  // Everything that may run does. Work behind an event that is not reached yet stays.
+  // Everything that may run does, unless the context is lost. Work behind an event that is not reached yet
+  // stays.
   void run() {
-    for (bool more = true; more;) {
+    for (bool more = !lost_; more;) {
       more = false;
       for (auto& [stream, queue] : queues_) {
         while (!queue.empty() && queue.front().may_run()) {

@@ -327,6 +327,31 @@ TEST(SnapshotStream, WorksOnItsDeviceAndLeavesTheCallersCurrent) {
   EXPECT_EQ(world.cuda.current_device(), 3);
 }
 
+TEST(SnapshotStream, ItsEndWaitsForACopyThatIsUnderWay) {
+  World world({1000});
+  world.cuda.prompt = true;
+  {
+    SnapshotStream stream(world.cuda, 0);
+    stream.set_copies(world.items);
+    stream.begin(kTraining);
+  }
+  EXPECT_TRUE(world.copied());
+  EXPECT_EQ(world.cuda.things_held(), 0U);
+}
+
+TEST(SnapshotStream, LeavesADeviceThatHangsWhatItMayStillWriteTo) {
+  World world(kSizes);
+  {
+    SnapshotStream stream(world.cuda, 0);
+    stream.register_memory(world.frame.data(), world.frame.size());
+    stream.set_copies(world.items);
+    stream.begin(kTraining);
+  }
+  EXPECT_EQ(world.cuda.things_held(), 6U) << "four pieces of device memory and two of pinned memory";
+  world.cuda.run();  // it wakes up again: under the address sanitizer a write to freed memory fails here
+  EXPECT_TRUE(world.copied());
+}
+
 TEST(SnapshotStream, GivesEverythingBack) {
   World world(kSizes);
   {

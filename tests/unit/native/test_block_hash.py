@@ -15,7 +15,9 @@ from hpresil.base.errors import NativeError
 BLOCK = native.hash_block_bytes()
 # Around a word, a stripe, a segment and a block; several blocks.
 EDGES = [8, 256, 16384, BLOCK]
-SIZES = sorted({0, 1, 3 * 16384 + 300, 2 * BLOCK + 77, *(edge + more for edge in EDGES for more in (-1, 0, 1))})
+SIZES = sorted(
+    {0, 1, 3 * 16384 + 300, 2 * BLOCK + 77, *(edge + more for edge in EDGES for more in (-1, 0, 1))}
+)
 
 
 @pytest.fixture(params=native.cpu_levels())
@@ -122,7 +124,9 @@ def test_words_that_make_a_factor_zero_still_count() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 1000), a=st.integers(0, 7), b=st.integers(0, 7), unit=st.sampled_from([8, 256, 16384]))
+@given(
+    seed=st.integers(0, 1000), a=st.integers(0, 7), b=st.integers(0, 7), unit=st.sampled_from([8, 256, 16384])
+)
 def test_exchanged_words_stripes_and_segments_are_noticed(seed: int, a: int, b: int, unit: int) -> None:
     data = bytearray(some_bytes(8 * unit, seed))
     before = one(data)
