@@ -83,7 +83,7 @@ class Adapted(nn.Module):
 
 
 class Recommender(nn.Module):
-    """Predicts a byte from a hash of the three before it: a step sees some hundred rows, most are never seen."""
+    """Predicts a byte from a hash of the three before it; most rows are never seen."""
 
     def __init__(self, rows: int = 60_000, width: int = 64) -> None:
         super().__init__()
