@@ -1,22 +1,11 @@
 #include "device/snapshot_stream.h"
 
 #include <algorithm>
-#include <mutex>
-#include <new>
-#include <vector>
 
 namespace hpresil {
 namespace {
 
 constexpr int kCaptureTries = 2;
-constexpr double kLastWaitS = 1;
-
-void keep_for_ever(HostPages pages) {
-  static std::mutex mutex;
-  static auto* const kept = new std::vector<HostPages>;
-  const std::lock_guard lock(mutex);
-  kept->push_back(std::move(pages));
-}
 
 }  // namespace
 
@@ -46,34 +35,6 @@ SnapshotStream::SnapshotStream(CudaApi& api, int device) : api_(api), device_(de
     ready_ = OwnedEvent(api_, api_.create_event());
     done_ = OwnedEvent(api_, api_.create_event());
   });
-}
-
-SnapshotStream::~SnapshotStream() {
-  if (may_be_written()) {
-    try {
-      abandon();
-    } catch (const std::bad_alloc&) {  // then the pages are given back after all: there is nothing else to do
-    }
-  }
-}
-
-bool SnapshotStream::may_be_written() noexcept {
-  try {
-    return !wait(kLastWaitS);
-  } catch (const NativeError&) {  // it ended, if with an error
-    return false;
-  }
-}
-
-void SnapshotStream::abandon() {
-  for (OwnedMemory* memory : {&staging_, &chunks_, &blocks_, &device_hashes_}) {
-    memory->abandon();
-  }
-  for (Range& range : ranges_) {
-    range.registration.abandon();
-  }
-  hashes_registration_.abandon();
-  keep_for_ever(std::move(hashes_));
 }
 
 void SnapshotStream::expect_still() const {
@@ -176,14 +137,14 @@ void SnapshotStream::set_copies(std::span<const CopyItem> items) {
   state_ = State::idle;
   guarded([&] {
     make_plan(items);
-    items_.assign(items.begin(), items.end());
     const bool all =
-        std::all_of(items_.begin(), items_.end(), [&](const auto& item) { return registered(item); });
+        std::all_of(items.begin(), items.end(), [&](const auto& item) { return registered(item); });
     if (all && (hashes_registration_ || plan_.blocks.empty())) {
       capture();
     } else {
       note("some host memory is not registered: copies are submitted one by one");
     }
+    items_.assign(items.begin(), items.end());
   });
 }
 
@@ -294,7 +255,7 @@ bool SnapshotStream::wait(double timeout_s) {
     try {
       return wait_reached(api_, done_.get(), timeout_s);
     } catch (const CudaError&) {
-      state_ = State::failed;
+      state_ = State::failing;  // and it may still be written: an error is no proof that the work has ended
       throw;
     }
   });

@@ -298,15 +298,20 @@ TEST(SnapshotStream, AContextThatIsLostWhileCapturingEndsTheAttempt) {
   EXPECT_THROW(stream.set_copies(world.items), CudaError);
 }
 
-TEST(SnapshotStream, ACopyThatFailsOnTheDeviceIsReportedOnce) {
+TEST(SnapshotStream, AnErrorWhileWaitingIsReportedAndLeavesNoCompleteSnapshot) {
   World world({1000});
   SnapshotStream stream(world.cuda, 0);
   stream.set_copies(world.items);
   stream.begin(kTraining);
   world.cuda.fail_next("reached", CudaFault::failed);
   EXPECT_THROW(stream.wait(1), CudaError);
+  EXPECT_THROW(stream.begin(kTraining), NativeError) << "the device may still write";
+  EXPECT_FALSE(stream.wait(0));
+  world.cuda.run();
   EXPECT_TRUE(stream.wait(0));
   EXPECT_FALSE(stream.complete());
+  world.snapshot(stream);
+  EXPECT_TRUE(stream.complete());
 }
 
 TEST(SnapshotStream, AWaitEndsAtItsDeadline) {
