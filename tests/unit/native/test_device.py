@@ -48,6 +48,12 @@ def test_device_calls_without_a_device_say_why() -> None:
         native.cuda_register(memory.ctypes.data, memory.nbytes)
     with pytest.raises(NativeError, match=why):
         native.cuda_unregister(memory.ctypes.data)
+    with pytest.raises(NativeError, match=why):
+        native.SnapshotStream(0)
+    with pytest.raises(NativeError, match=why):
+        native.cuda_block_hashes(memory.ctypes.data, memory.nbytes)
+    with pytest.raises(NativeError, match=why):
+        native.cuda_xor_delta(*[memory.ctypes.data] * 3, memory.nbytes)
     assert native.cuda_devices() == [], "an earlier failure must not be reported again"
 
 
