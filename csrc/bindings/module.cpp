@@ -27,6 +27,7 @@ PYBIND11_MODULE(_core, module) {
   bind_errors(module);
   bind_memory(module);
   bind_checksum(module);
+  bind_communicator(module);
   bind_reduction(module);
   bind_liveness(module);
   bind_device(module);

@@ -16,6 +16,7 @@ inline std::byte* pointer(Address address) { return reinterpret_cast<std::byte*>
 void bind_errors(py::module_& module);
 void bind_memory(py::module_& module);
 void bind_checksum(py::module_& module);
+void bind_communicator(py::module_& module);
 void bind_reduction(py::module_& module);
 void bind_liveness(py::module_& module);
 void bind_device(py::module_& module);

@@ -1,4 +1,4 @@
-"""The only door to the native core: memory files, checksums, ordered sums, the liveness page, devices.
+"""The only door to the native core: memory files, checksums, ordered sums, the liveness page, communicators, devices.
 
 The extension `_core` knows neither torch nor NumPy; tensors cross as addresses and byte counts, and
 the caller keeps them alive meanwhile. Everything that can block or takes time releases the GIL. All
@@ -11,8 +11,11 @@ from __future__ import annotations
 
 from hpresil.base.phases import PHASES
 from hpresil.native._core import (
+    CommitGate,
     DeathWatch,
     Mapping,
+    Nccl,
+    NcclCommunicator,
     Page,
     PageState,
     add_ordered,
@@ -27,6 +30,7 @@ from hpresil.native._core import (
     cuda_register,
     cuda_self_test,
     cuda_unregister,
+    finish_init,
     forbid_core_dumps,
     memfd,
     seal,
@@ -38,8 +42,11 @@ from hpresil.native.trace_range import show_spans
 
 __all__ = [
     "PHASES",
+    "CommitGate",
     "DeathWatch",
     "Mapping",
+    "Nccl",
+    "NcclCommunicator",
     "Page",
     "PageState",
     "add_ordered",
@@ -54,6 +61,7 @@ __all__ = [
     "cuda_register",
     "cuda_self_test",
     "cuda_unregister",
+    "finish_init",
     "forbid_core_dumps",
     "memfd",
     "seal",
