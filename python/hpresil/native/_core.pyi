@@ -135,7 +135,8 @@ class Nccl:
     def begin(
         self, specs: Sequence[tuple[str, int, int, int, Sequence[bytes]]], device: int
     ) -> list[NcclCommunicator]:
-        """Begin all (name, generation, rank, ranks, ids) at once on ``device``; returns before they are ready."""
+        """Begin all (name, generation, rank, ranks, ids) at once on ``device``; returns before they are
+        ready."""
 
     def join(
         self, name: str, generation: int, rank: int, ranks: int, id: bytes, seconds: float
