@@ -150,8 +150,8 @@ class Ladder:
 def path(features: frozenset[str], change: Changed, holds: bool) -> tuple[str, ...]:
     """Return the rungs from the old communicator to the new one."""
     can = not (change.lost and "shrink" not in features) and not (change.newcomers and "grow" not in features)
-    if change.fresh or not holds or not can:
-        return ("initialise",)
+    if change.fresh or not holds or not can or not (change.lost or change.newcomers):
+        return ("initialise",)  # also for the same members: the old one may hold operations of its generation
     revoke = ("revoke",) if change.lost and "revoke" in features else ()
     return revoke + (("shrink",) if change.lost else ()) + (("grow",) if change.newcomers else ())
 
@@ -179,10 +179,7 @@ def _change(ladder: Ladder, change: Changed, now: float) -> tuple[Ladder, tuple[
     # In the middle of a rung a communicator is neither the old nor the new one: nothing to build on.
     whole = ladder.holds and not ladder.left
     rungs = path(ladder.features, change, whole)
-    unchanged = not rungs
     ladder = replace(ladder, generation=change.generation, change=change)
-    if unchanged:
-        return replace(ladder, left=()), (Use(change.generation),)
     aborted: tuple[Action, ...] = ()
     if rungs == ("initialise",) and ladder.holds:
         aborted, ladder = (Abort(change.reason),), replace(ladder, holds=False)
