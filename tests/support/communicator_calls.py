@@ -84,6 +84,8 @@ def transfer_here(here, rank, size, generation, made, nbytes, holders):
     right = torch.arange(nbytes).to(torch.uint8)
     state = right.clone() if rank in holders else torch.zeros_like(right)
     transfer(built, made, state, 20.0)
+    # Who is done first must not close while another one is still connecting to it.
+    warm(built, warming_plan(size, rank, sums=(64,)), 20.0)
     built.close()
     return torch.equal(state, right)
 
