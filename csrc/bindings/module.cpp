@@ -29,6 +29,7 @@ PYBIND11_MODULE(_core, module) {
   bind_checksum(module);
   bind_block_hash(module);
   bind_codec(module);
+  bind_communicator(module);
   bind_reduction(module);
   bind_liveness(module);
   bind_device(module);

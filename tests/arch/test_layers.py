@@ -26,6 +26,11 @@ LAYERS = (
 PURE = (
     "elastic",
     "membership.machine",
+    "comm.ladder",
+    "comm.pool",
+    "comm.transfer_plan",
+    "comm.warming",
+    "comm.watchdog",
     "runtime.step_machine",
     "data.order",
     "launch.hang",

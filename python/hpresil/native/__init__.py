@@ -1,4 +1,4 @@
-"""The only door to the native core: memory files, checksums, ordered sums, the liveness page, devices.
+"""The only door to the native core: memory, checksums, ordered sums, liveness, communicators, devices.
 
 The extension `_core` knows neither torch nor NumPy; tensors cross as addresses and byte counts, and
 the caller keeps them alive meanwhile. Everything that can block or takes time releases the GIL. All
@@ -11,8 +11,11 @@ from __future__ import annotations
 
 from hpresil.base.phases import PHASES
 from hpresil.native._core import (
+    CommitGate,
     DeathWatch,
     Mapping,
+    Nccl,
+    NcclCommunicator,
     Page,
     PageState,
     SnapshotStream,
@@ -32,6 +35,7 @@ from hpresil.native._core import (
     cuda_shuffle,
     cuda_unregister,
     cuda_xor_delta,
+    finish_init,
     forbid_core_dumps,
     hash_block_bytes,
     memfd,
@@ -46,9 +50,12 @@ from hpresil.native._core import (
 from hpresil.native.trace_range import show_spans
 
 __all__ = [
-    "PHASES",
+    "CommitGate",
     "DeathWatch",
     "Mapping",
+    "Nccl",
+    "NcclCommunicator",
+    "PHASES",
     "Page",
     "PageState",
     "SnapshotStream",
@@ -68,6 +75,7 @@ __all__ = [
     "cuda_shuffle",
     "cuda_unregister",
     "cuda_xor_delta",
+    "finish_init",
     "forbid_core_dumps",
     "hash_block_bytes",
     "memfd",

@@ -143,6 +143,95 @@ def square_sums(
     j += j + 8, 4, 2, 1. The last block may be shorter.
     """
 
+# ------------------------------------------------------------------ communicators
+
+class Nccl:
+    """The NCCL library, opened at run time: torch's own instance if there is one."""
+
+    @staticmethod
+    def open(name: str = "libnccl.so.2") -> Nccl:
+        """Raises NativeError if it is missing or too old, with what to do."""
+
+    @property
+    def version(self) -> str: ...
+    @property
+    def origin(self) -> str: ...
+    @property
+    def features(self) -> list[str]:
+        """Of scalable_init, shrink, revoke, grow, suspend: those it has, by version and symbol."""
+
+    def unique_id(self) -> bytes:
+        """Return a new id, 128 bytes, and listen for it in this process. Needs no device."""
+
+    def begin(
+        self, specs: Sequence[tuple[str, int, int, int, Sequence[bytes]]], device: int
+    ) -> list[NcclCommunicator]:
+        """Begin all (name, generation, rank, ranks, ids) at once on ``device``; returns before they are
+        ready."""
+
+    def join(
+        self, name: str, generation: int, rank: int, ranks: int, id: bytes, seconds: float
+    ) -> NcclCommunicator:
+        """Join a communicator that grows, as a newcomer."""
+
+class NcclCommunicator:
+    """One rank's end. Every call has a deadline; once given up, all of them raise the first reason."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def generation(self) -> int: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def ranks(self) -> int: ...
+    @property
+    def reason(self) -> str:
+        """Why it was given up; "" while it was not."""
+
+    def wait(self, what: str, seconds: float) -> None: ...
+    def abort(self, reason: str, seconds: float) -> bool:
+        """Give it up, from any thread; False if NCCL did not end in time and was left behind."""
+
+    def close(self, seconds: float) -> bool:
+        """Finish what was begun, with all ranks, and free it; False if it had to be aborted."""
+
+    def run(
+        self,
+        groups: Sequence[Sequence[tuple[str, int, int, int, int]]],
+        stream: int,
+        what: str,
+        seconds: float,
+        wait: bool = True,
+    ) -> None:
+        """Run groups of (operation, source address, destination address, bytes, peer) in ``stream``.
+
+        Those of a group go out together. ``wait``: until the device is done with them.
+        """
+
+    def revoke(self, seconds: float) -> None: ...
+    def shrink(self, excluded: Sequence[int], generation: int, seconds: float) -> NcclCommunicator: ...
+    def grow_id(self) -> bytes: ...
+    def grow(self, ranks: int, id: bytes | None, generation: int, seconds: float) -> NcclCommunicator: ...
+    def split(
+        self, colour: int, domains: Sequence[str], name: str, rank: int, ranks: int, seconds: float
+    ) -> NcclCommunicator | None: ...
+    def suspend(self, seconds: float) -> None: ...
+    def resume(self, seconds: float) -> None: ...
+
+def finish_init(pending: Sequence[NcclCommunicator], seconds: float) -> None:
+    """Wait until all are ready; if one is not, all are aborted and the first reason is raised."""
+
+class CommitGate:
+    """A float32 flag at ``flag`` (1: no, 0: yes) and an int64 ballot for each rank at ``ballots``."""
+
+    def __init__(self, flag: int, ballots: int, ranks: int, *, host: bool) -> None: ...
+    def close(self, generation: int, step: int, stream: int = 0) -> int:
+        """Say no, clear the ballots, and return the ballot of this step: 64 bits, unsigned."""
+
+    def open(self, stream: int = 0) -> None:
+        """Say yes if all ballots are this step's. Once after each `close`."""
+
 # ------------------------------------------------------------------ liveness
 
 class PageState:
