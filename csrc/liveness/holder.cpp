@@ -61,6 +61,7 @@ void Holder::run() {
   wake_all(life);
   while (mine && !ending_.load()) {
     const std::uint32_t generation = page_->generation();
+    page_->beat();
     fire_if_due();
     wait_on(page_->layout().generation, generation, kBeatNs);
   }
