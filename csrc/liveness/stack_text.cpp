@@ -120,10 +120,10 @@ std::string describe(const StackReport& report) {
   const Names names(report);
   std::string text;
   for (const ThreadReport& thread : report.threads) {
-    text += "Thread " + std::to_string(thread.thread) + " (" + thread.name + "), state " + thread.state;
-    text += thread.where.empty() ? "\n" : ", in the kernel's " + thread.where + "\n";
+    text += "Thread " + std::to_string(thread.thread) + " (" + thread.name + ")\n";
     if (thread.frames.empty()) {
-      text += "  " + silence(thread) + "\n";
+      text += "  " + silence(thread) + "; state " + thread.state;
+      text += thread.where.empty() ? "\n" : ", in the kernel's " + thread.where + "\n";
     }
     for (std::size_t i = kOwnFrames; i < thread.frames.size(); ++i) {
       text += "  #" + std::to_string(i - kOwnFrames) + " " + names.of(thread.frames[i]) + "\n";
