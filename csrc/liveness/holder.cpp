@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/thread.h"
+#include "trace/span.h"
 
 namespace hpresil {
 namespace {
@@ -72,6 +73,7 @@ void Holder::fire_if_due() {
   if (armed_ && page_->generation() > armed_generation_) {
     armed_ = false;
     fired_ = true;
+    const Span span(SpanName::interrupt);
     sockets_.shut_down();
   }
 }

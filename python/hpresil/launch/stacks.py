@@ -24,8 +24,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpresil.base.errors import NativeError
 from hpresil.launch import kernel
-from hpresil.native import NativeError, Page, StackReport
+from hpresil.native import Page, StackReport
 
 log = logging.getLogger(__name__)
 ANSWER_S = 0.3
@@ -64,7 +65,7 @@ class Stacks:
         Returns False if it cannot answer: kill it now.
         """
         why = _unable(question)
-        work = (lambda: _write(question, why)) if why else (lambda: self._take(question, done))
+        work = (lambda: _write(question, lambda: why)) if why else (lambda: self._take(question, done))
         if not why:
             question.page.ask_for_stacks(question.pid)
             self._loop.call_later(SURELY_S, done)
@@ -83,7 +84,7 @@ class Stacks:
         report = question.page.wait_for_stacks(question.pid, ANSWER_S)
         with suppress(RuntimeError):  # the loop is closed: everything was killed
             self._loop.call_soon_threadsafe(done)
-        _write(question, _told(report))
+        _write(question, lambda: _told(report))
 
 
 def _unable(question: Question) -> str:
@@ -104,11 +105,11 @@ def _told(report: StackReport) -> str:
     return f"Python\n\n{python.rstrip()}\n\nNative ({count})\n\n{report.describe()}"
 
 
-def _write(question: Question, text: str) -> None:
+def _write(question: Question, tell: Callable[[], str]) -> None:
     """Write the file, whole or not at all."""
     temporary = question.path.with_name(question.path.name + ".tmp")
     try:
-        temporary.write_text(f"{question.head}\n\n{text.rstrip()}\n", errors="backslashreplace")
+        temporary.write_text(f"{question.head}\n\n{tell().rstrip()}\n", errors="backslashreplace")
         os.replace(temporary, question.path)
     except (OSError, NativeError) as error:
         log.warning("the stacks of process %d cannot be written: %s", question.pid, error)

@@ -37,7 +37,7 @@ from hpresil.base.errors import HpresilError, JobStopped
 from hpresil.base.phases import PHASES
 from hpresil.launch import fork_server
 from hpresil.launch.marks import BEGIN_MARK, END_MARK
-from hpresil.native import Page, set_pdeathsig
+from hpresil.native import Page, attach_spans, set_pdeathsig
 from hpresil.runtime import standing
 from hpresil.runtime.environment import adopt_page
 
@@ -88,6 +88,7 @@ def hold_page() -> Page:
     standing.begin(page)
     adopt_page(page)
     spans.attach(int(trace_fd))
+    attach_spans(int(trace_fd))
     spans.begin("import")
     return page
 

@@ -17,6 +17,7 @@ from hpresil.native._core import (
     PageState,
     StackReport,
     add_ordered,
+    attach_spans,
     built_with,
     copy_crc32c,
     copy_many,
@@ -33,6 +34,7 @@ from hpresil.native._core import (
     seal,
     seals,
     set_pdeathsig,
+    span_names,
     square_sums,
 )
 from hpresil.native.trace_range import show_spans
@@ -45,6 +47,7 @@ __all__ = [
     "PageState",
     "StackReport",
     "add_ordered",
+    "attach_spans",
     "built_with",
     "copy_crc32c",
     "copy_many",
@@ -62,5 +65,6 @@ __all__ = [
     "seals",
     "set_pdeathsig",
     "show_spans",
+    "span_names",
     "square_sums",
 ]

@@ -272,6 +272,12 @@ def cpu_level() -> str:
 def cpu_levels() -> list[str]:
     """Return those this machine can run, lowest first."""
 
+def attach_spans(fd: int) -> None:
+    """Record what native code does from here on into the second trace of the memory behind ``fd``."""
+
+def span_names() -> list[str]:
+    """Return the names of native spans, which are those of NVTX ranges too."""
+
 def set_pdeathsig(signal: int) -> None:
     """Have the kernel send ``signal`` to this process when the *thread* that spawned it ends."""
 
