@@ -46,7 +46,8 @@ std::vector<Wanted> addresses(int fd, const Elf64_Ehdr& head, std::span<Function
       }
     }
   }
-  std::sort(found.begin(), found.end(), [](const Wanted& a, const Wanted& b) { return a.address < b.address; });
+  std::sort(found.begin(), found.end(),
+            [](const Wanted& a, const Wanted& b) { return a.address < b.address; });
   return found;
 }
 
@@ -65,7 +66,8 @@ bool is_function(const Elf64_Sym& symbol) {
   return (type == STT_FUNC || type == STT_GNU_IFUNC) && symbol.st_shndx != SHN_UNDEF && symbol.st_size > 0;
 }
 
-void look_through(int fd, const Elf64_Shdr& table, const Elf64_Shdr& names, const std::vector<Wanted>& wanted) {
+void look_through(int fd, const Elf64_Shdr& table, const Elf64_Shdr& names,
+                  const std::vector<Wanted>& wanted) {
   const std::size_t count = std::min<std::size_t>(table.sh_size / sizeof(Elf64_Sym), kMaxSymbols);
   for (std::size_t first = 0; first < count; first += kSymbolsAtOnce) {
     const auto symbols = read_array<Elf64_Sym>(fd, table.sh_offset + first * sizeof(Elf64_Sym),

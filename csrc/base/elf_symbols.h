@@ -1,7 +1,7 @@
 // Which function an address lies in, from the symbol tables of an ELF file (64 bits, little-endian).
 //
-// The file is read with pread, never mapped: one that is replaced or cut off meanwhile gives wrong or no names,
-// not a crash. Whatever the file holds, no more than its tables are read, in pieces.
+// The file is read with pread, never mapped: one that is replaced or cut off meanwhile gives wrong or no
+// names, not a crash. Whatever the file holds, no more than its tables are read, in pieces.
 #pragma once
 
 #include <cstdint>

@@ -95,17 +95,19 @@ std::string described(const StackReport& report) {
 void bind_stack_report(py::module_& module) {
   py::class_<StackReport>(module, "StackReport")
       // Bytes that are no UTF-8 may be in names of files and functions.
-      .def_property_readonly("python",
-                             [](const StackReport& self) {
-                               return py::reinterpret_steal<py::str>(PyUnicode_DecodeUTF8(
-                                   self.python.data(), static_cast<Py_ssize_t>(self.python.size()), "replace"));
-                             })
+      .def_property_readonly(
+          "python",
+          [](const StackReport& self) {
+            return py::reinterpret_steal<py::str>(PyUnicode_DecodeUTF8(
+                self.python.data(), static_cast<Py_ssize_t>(self.python.size()), "replace"));
+          })
       .def_readonly("told", &StackReport::told)
       .def_property_readonly("threads", [](const StackReport& self) { return self.threads.size(); })
       .def_property_readonly("answers",
                              [](const StackReport& self) {
-                               return std::count_if(self.threads.begin(), self.threads.end(),
-                                                    [](const auto& thread) { return !thread.frames.empty(); });
+                               return std::count_if(
+                                   self.threads.begin(), self.threads.end(),
+                                   [](const auto& thread) { return !thread.frames.empty(); });
                              })
       .def("describe", [](const StackReport& self) {
         const std::string text = described(self);
@@ -119,8 +121,8 @@ void bind_page_state(py::module_& module) {
       .def(py::init([](bool held, int fatal_signal, std::int64_t phase, std::int64_t step, std::int64_t slot,
                        std::int64_t stamp_ns, std::uint64_t stamps, std::uint32_t generation, bool ended,
                        std::int64_t native_ns, std::int64_t interpreter_ns) {
-             return PageState{held, ended,    fatal_signal, phase,      step,          slot,
-                              stamp_ns, stamps, generation,   native_ns,  interpreter_ns};
+             return PageState{held,     ended,  fatal_signal, phase,     step,          slot,
+                              stamp_ns, stamps, generation,   native_ns, interpreter_ns};
            }),
            py::kw_only(), py::arg("held") = false, py::arg("fatal_signal") = 0, py::arg("phase") = 0,
            py::arg("step") = -1, py::arg("slot") = -1, py::arg("stamp_ns") = 0, py::arg("stamps") = 0,

@@ -1,11 +1,12 @@
 // The agent's side of a stack dump: asks a worker's threads where they stand, waits, finds the names.
 //
-// The worker is a child of this process and not reaped, so its ids are its own. Nothing here touches the worker
-// but by signals and by reading /proc, so no privilege is needed: any user's agent can do it, in containers
-// too, where tracing another process is often forbidden.
+// The worker is a child of this process and not reaped, so its ids are its own. Nothing here touches the
+// worker but by signals and by reading /proc, so no privilege is needed: any user's agent can do it, in
+// containers too, where tracing another process is often forbidden.
 //
-// Thread safety: one asker at a time for each page. ask_for_stacks() returns at once; wait_for_stacks() blocks
-// up to its deadline and, if the kernel does not let go of the worker's list of mappings, until it is killed.
+// Thread safety: one asker at a time for each page. ask_for_stacks() returns at once; wait_for_stacks()
+// blocks up to its deadline and, if the kernel does not let go of the worker's list of mappings, until it is
+// killed.
 #pragma once
 
 #include <sys/types.h>
@@ -20,10 +21,10 @@ namespace hpresil {
 
 struct ThreadReport {
   pid_t thread;
-  std::string name;   // as the kernel has it
-  std::string where;  // the kernel function it sleeps in, if the kernel tells
-  char state;         // R, S, D, T, …, '?' if it is gone
-  bool blocks;        // it blocks the signal, as hpresil's own native threads do
+  std::string name;                   // as the kernel has it
+  std::string where;                  // the kernel function it sleeps in, if the kernel tells
+  char state;                         // R, S, D, T, …, '?' if it is gone
+  bool blocks;                        // it blocks the signal, as hpresil's own native threads do
   std::vector<std::uint64_t> frames;  // return addresses, innermost first; empty: it did not answer
 };
 

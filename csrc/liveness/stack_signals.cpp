@@ -9,6 +9,8 @@
 #include <atomic>
 #include <cerrno>
 #include <cstddef>
+#include <string>
+#include <vector>
 
 #include "base/error.h"
 
@@ -72,10 +74,11 @@ int text_signal() { return SIGRTMAX - 4; }
 
 void install_stack_handlers(std::shared_ptr<Page> page) {
   std::array<void*, 1> none{};
-  backtrace(none.data(), 1);  // loads the unwinder now: a handler must not
-  auto* forever = new std::shared_ptr<Page>(std::move(page));
+  backtrace(none.data(), 1);                                   // loads the unwinder now: a handler must not
+  static auto* kept = new std::vector<std::shared_ptr<Page>>;  // a handler may be using an older one
+  kept->push_back(std::move(page));
   g_owner.store(getpid());
-  g_area.store(&(*forever)->stacks());
+  g_area.store(&kept->back()->stacks());
   install(stack_signal(), on_asked);
   install(text_signal(), on_told);
 }

@@ -2,9 +2,9 @@
 //
 //     const Span span(SpanName::copy, nbytes);
 //
-// The names are those of hpresil.base.spans.NAMES that begin with "native", and docs/formats.md lists them all;
-// a test compares. Use it for operations, not in loops: two looks at the clock and one record, some 100 ns.
-// Operations on fewer than kLeastSpanBytes bytes are left out, where the number is one of bytes.
+// The names are those of hpresil.base.spans.NAMES that begin with "native", and docs/formats.md lists them
+// all; a test compares. Use it for operations, not in loops: two looks at the clock and one record, some 100
+// ns. Operations on fewer than kLeastSpanBytes bytes are left out, where the number is one of bytes.
 #pragma once
 
 #include <array>

@@ -57,9 +57,11 @@ struct Log {
   Record* records;
   char* names;
   std::atomic<std::uint32_t> tracks{0};
+  Log* older = nullptr;
 };
 
-std::atomic<Log*> g_log{nullptr};  // never freed: a thread may be writing to an older one
+std::atomic<Log*> g_log{nullptr};
+std::atomic<Log*> g_newest{nullptr};  // never freed: a thread may be writing to an older one
 
 const Header* header_at(const std::byte* at, std::size_t bytes) {
   const auto* header = reinterpret_cast<const Header*>(at);
@@ -107,6 +109,7 @@ void attach_span_log(int fd) {
   log->header->pid = static_cast<std::uint64_t>(getpid());
   static const int once = pthread_atfork(nullptr, nullptr, detach_span_log);
   static_cast<void>(once);
+  log->older = g_newest.exchange(log);
   g_log.store(log);
 }
 

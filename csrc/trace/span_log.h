@@ -1,11 +1,14 @@
-// Spans of native code in memory that the agent lends to the process, in the form of a trace (docs/formats.md).
+// Spans of native code in memory that the agent lends to the process, in the form of a trace
+// (docs/formats.md).
 //
-// That memory holds two traces: the first is written by Python (hpresil.base.spans), the second by native code,
-// which cannot take part in Python's lock. Any number of threads write here without one: each takes a number
-// and fills the place of that number, the number last, so that a reader leaves out what is not complete. The
-// log never grows; the newest spans overwrite the oldest. The agent copies both into RUN_DIR/trace.
+// That memory holds two traces: the first is written by Python (hpresil.base.spans), the second by native
+// code, which cannot take part in Python's lock. Any number of threads write here without one: each takes a
+// number and fills the place of that number, the number last, so that a reader leaves out what is not
+// complete. The log never grows; the newest spans overwrite the oldest. The agent copies both into
+// RUN_DIR/trace.
 //
-// Thread safety: all of it. A forked child of the process records nothing. Without lent memory nothing happens.
+// Thread safety: all of it. A forked child of the process records nothing. Without lent memory nothing
+// happens.
 #pragma once
 
 #include <cstddef>

@@ -192,9 +192,7 @@ class HangRule:
         if owed <= patience:
             return None
         how = seen.standstill(now)
-        return Hang(
-            worker, seen.phase, owed, patience, *where, why="hung, no report in", standstill=how
-        )
+        return Hang(worker, seen.phase, owed, patience, *where, why="hung, no report in", standstill=how)
 
     def _armed_limit(self, worker: int, seen: Observed, workers: Mapping[int, Observed]) -> float | None:
         if seen.phase in UNJUDGED:

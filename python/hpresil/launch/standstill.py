@@ -11,9 +11,8 @@ Two threads of every worker leave the time once a second: a native one that neve
 
 from __future__ import annotations
 
-PERIOD_S = 1.0
 LATE_S = 1.4
-"""A time older than this was missed; the difference is for a busy machine."""
+"""Both leave the time once a second; what is older than this was missed, even on a busy machine."""
 
 FREE = "the GIL is free, its training thread alone stands still"
 HELD = "the GIL is held since {seconds:.1f} s, by a native call that does not release it"
@@ -31,7 +30,7 @@ def words(stamp_s: float, native_s: float, interpreter_s: float, now: float) -> 
     """
     if not native_s or not interpreter_s:
         return ""
-    if now - native_s > PERIOD_S + LATE_S:
+    if now - native_s > LATE_S:
         return FROZEN.format(seconds=now - native_s)
     if now - interpreter_s > LATE_S:
         return HELD.format(seconds=now - interpreter_s)

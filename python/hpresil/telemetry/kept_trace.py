@@ -22,9 +22,7 @@ class KeptTrace:
         lazy: There is no file before there is a span.
     """
 
-    def __init__(
-        self, memory: mmap, path: Path, worker: int, file_spans: int, *, lazy: bool = False
-    ) -> None:
+    def __init__(self, memory: mmap, path: Path, worker: int, file_spans: int, *, lazy: bool = False) -> None:
         self.path, self.worker, self._lazy = path, worker, lazy
         self.over = False
         self._memory, self._file_spans = memory, file_spans

