@@ -148,9 +148,19 @@ void bind_page_state(py::module_& module) {
       });
 }
 
+void bind_stacks(py::class_<PyPage>& page) {
+  page.def("install_stack_handlers", &install_stacks)
+      .def(
+          "ask_for_stacks", [](const PyPage& self, pid_t pid) { return ask_for_stacks(*self.page, pid); },
+          py::arg("pid"))
+      .def("wait_for_stacks", &wait_stacks, py::arg("pid"), py::arg("timeout_s"))
+      .def("beat", [](const PyPage& self) { self.page->interpreter_beat(); });
+}
+
 void bind_page(py::module_& module) {
-  py::class_<PyPage>(module, "Page")
-      .def_static("create", [] { return PyPage{Page::create(), nullptr}; })
+  py::class_<PyPage> page(module, "Page");
+  bind_stacks(page);
+  page.def_static("create", [] { return PyPage{Page::create(), nullptr}; })
       .def_static(
           "attach", [](int fd) { return PyPage{Page::attach(fd), nullptr}; }, py::arg("fd"))
       .def_property_readonly("fd", [](const PyPage& self) { return self.page->fd(); })
@@ -158,12 +168,6 @@ void bind_page(py::module_& module) {
       .def("hold", &PyPage::hold)
       .def("give_notice", [](const PyPage& self) { self.held().give_notice(); })
       .def("install_fatal_handlers", &install_handlers)
-      .def("install_stack_handlers", &install_stacks)
-      .def(
-          "ask_for_stacks", [](const PyPage& self, pid_t pid) { return ask_for_stacks(*self.page, pid); },
-          py::arg("pid"))
-      .def("wait_for_stacks", &wait_stacks, py::arg("pid"), py::arg("timeout_s"))
-      .def("beat", [](const PyPage& self) { self.page->interpreter_beat(); })
       .def(
           "stamp",
           [](const PyPage& self, std::int64_t phase, std::int64_t step, std::int64_t slot) {

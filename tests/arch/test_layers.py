@@ -29,6 +29,7 @@ PURE = (
     "runtime.step_machine",
     "data.order",
     "launch.hang",
+    "launch.standstill",
     "telemetry.recovery",
     "telemetry.goodput",
     "telemetry.clocks",

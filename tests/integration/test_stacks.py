@@ -34,7 +34,7 @@ def hung(done: job.Job) -> dict[str, Any]:
 
 
 def stacks_of(done: job.Job) -> str:
-    """The file of the hung worker's stacks; it is in the run directory, and the message and the event name it."""
+    """The hung worker's stacks: their file is in the run directory, and message and event name it."""
     path = done.directory / "logs" / "worker-2.stacks"
     assert hung(done)["stacks"] == str(path)
     assert str(path) in done.output, done.output

@@ -50,8 +50,8 @@ class Observed:
     """What is known about one live worker at one tick; times are monotonic seconds.
 
     ``owes_since``: when the view was installed for which it has not reported, else None. ``has_state``: it
-    has committed or restored. ``stopped``: the kernel shows it as stopped. ``native_s`` and ``interpreter_s``: when
-    its native thread ran and its GIL was had last, 0 if it does not tell.
+    has committed or restored. ``stopped``: the kernel shows it as stopped. ``native_s``, ``interpreter_s``:
+    when its native thread ran and its GIL was had last, 0 if it does not tell.
     """
 
     phase: str

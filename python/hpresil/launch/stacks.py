@@ -1,15 +1,15 @@
 """Where a hung worker stands: its stacks, Python's and native, in a file beside its log.
 
-The worker has been given up when it is asked, and everybody has been told: the others regroup meanwhile. Every
-thread that answers a signal writes its stack into memory that it shares with this process and never goes on
-(`csrc/liveness/stack_signals.h`), so from the question on the worker is as harmless as a killed one. It is
-killed as soon as it has answered, after `ANSWER_S` whatever it does, and at once if it is stopped. Names of
+The worker has been given up when it is asked, and everybody is told at once: the others regroup meanwhile.
+Every thread that answers a signal writes its stack into memory that it shares with this process and never
+goes on (`csrc/liveness/stack_signals.h`), so from the question on the worker is as harmless as a killed one.
+It is killed as soon as it has answered, after `ANSWER_S` whatever it does, and at once if it is stopped. Names of
 functions are looked up later, in a thread with the lowest priority.
 
 The file is always there in the end: it holds the stacks, or the sentence why there are none. Its size is
 bounded by the memory: 128 KiB of Python's stacks, 128 threads with 127 frames each.
 
-Thread rule: `ask` and `close` in the agent's main thread; each worker that is asked has a thread here meanwhile.
+Thread rule: `ask` and `close` in the agent's main thread; each worker that is asked has a thread here then.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Before the script imports anything, so that no second of its life is unwatched:
 1. the kernel is told to kill this process when the agent dies;
 2. the liveness page is held and the handlers of fatal signals are installed;
 3. Python's fault handler writes to the log;
-4. it shows once a second that its interpreter lock can be had, and answers when the agent asks for its stacks.
+4. it shows once a second that its interpreter lock can be had, and answers a question for its stacks.
 
 Then the script runs as `python script.py` would run it: same `sys.argv`, same `sys.path[0]`, as `__main__`,
 same exit status. An uncaught exception is written to the log between two marker lines, so that the terminal

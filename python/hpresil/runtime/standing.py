@@ -1,8 +1,8 @@
 """What a worker does all its life so that its agent can tell what it hangs in, should it hang.
 
-A thread takes the interpreter lock once a second and leaves the time in the liveness page, and two signals are
-answered with the stacks of all threads (`native`, `csrc/liveness/stack_signals.h`; Python's part by its fault
-handler, which needs no interpreter lock). A wake-up a second costs some 20 µs of processor time.
+A thread takes the interpreter lock once a second and leaves the time in the liveness page, and two signals
+are answered with the stacks of all threads (`csrc/liveness/stack_signals.h`; Python's part by its fault
+handler, which needs no interpreter lock). A beat costs some 40 µs of processor time.
 """
 
 from __future__ import annotations

@@ -74,7 +74,10 @@ def test_the_log_of_native_code_is_bounded_and_holds_the_newest(tmp_path: Path) 
 
 
 def test_few_bytes_leave_no_span_and_no_file(tmp_path: Path) -> None:
-    body = "import sys; from hpresil import native; native.attach_spans(int(sys.argv[1])); native.crc32c(bytes(100))"
+    body = (
+        "import sys; from hpresil import native; native.attach_spans(int(sys.argv[1]))\n"
+        "native.crc32c(bytes(100))"
+    )
     assert kept(tmp_path, body).spans == ()
     assert not (tmp_path / "trace" / "worker-4.native.spans").exists()
 
