@@ -8,6 +8,8 @@
 #include "bindings/module.h"
 #include "device/device.h"
 #include "device/trace_range.h"
+#include "trace/span.h"
+#include "trace/span_log.h"
 
 namespace hpresil::bindings {
 namespace {
@@ -43,6 +45,8 @@ void bind_process(py::module_& module) {
   module.def("built_with", &built_with);
   module.def("cpu_level", [] { return name_of(cpu_level()); });
   module.def("cpu_levels", &levels);
+  module.def("attach_spans", &attach_span_log, py::arg("fd"));
+  module.def("span_names", [] { return kSpanNames; });
   module.def("set_pdeathsig", &set_pdeathsig, py::arg("signal"));
 }
 

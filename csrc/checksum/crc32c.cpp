@@ -6,6 +6,7 @@
 #include "base/thread.h"
 #include "checksum/kernel.h"
 #include "checksum/polynomial.h"
+#include "trace/span.h"
 
 namespace hpresil {
 namespace {
@@ -39,6 +40,14 @@ const Kernel& kernel_of(CpuLevel level) {
   return crc32c_detail::kPortable;
 }
 
+std::size_t bytes_in(std::span<const Piece> pieces) {
+  std::size_t sum = 0;
+  for (const Piece& piece : pieces) {
+    sum += piece.nbytes;
+  }
+  return sum;
+}
+
 std::vector<Part> split(std::span<const Piece> pieces) {
   std::vector<Part> parts;
   for (std::size_t i = 0; i < pieces.size(); ++i) {
@@ -52,6 +61,7 @@ std::vector<Part> split(std::span<const Piece> pieces) {
 }  // namespace
 
 std::uint32_t crc32c(const std::byte* data, std::size_t nbytes, std::uint32_t seed, CpuLevel level) {
+  const Span span = Span::of_bytes(SpanName::checksum, nbytes);
   return ~kernel_of(level).extend(~seed, data, nbytes);
 }
 
@@ -62,6 +72,7 @@ std::uint32_t crc32c_join(std::uint32_t first, std::uint32_t second, std::uint64
 std::vector<std::uint32_t> copy_crc32c(std::span<const Piece> pieces, int threads, CpuLevel level) {
   expects(threads >= 1, "threads must be at least 1");
   const Kernel& kernel = kernel_of(level);
+  const Span span = Span::of_bytes(SpanName::copy, bytes_in(pieces));
   const std::vector<Part> parts = split(pieces);
   std::vector<std::uint32_t> sums(parts.size());
   run_parallel(threads, parts.size(), [&](std::size_t i) {

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/thread.h"
+#include "trace/span.h"
 
 namespace hpresil {
 namespace {
@@ -61,6 +62,7 @@ void Holder::run() {
   wake_all(life);
   while (mine && !ending_.load()) {
     const std::uint32_t generation = page_->generation();
+    page_->beat();
     fire_if_due();
     wait_on(page_->layout().generation, generation, kBeatNs);
   }
@@ -71,6 +73,7 @@ void Holder::fire_if_due() {
   if (armed_ && page_->generation() > armed_generation_) {
     armed_ = false;
     fired_ = true;
+    const Span span(SpanName::interrupt);
     sockets_.shut_down();
   }
 }

@@ -1,5 +1,9 @@
 // The worker's native thread: its end is the death notice, and it interrupts sockets on a new view.
 //
+// It never takes the interpreter lock, so it also shows that the process as such still runs: once a second it
+// leaves the time in the page. A process whose native thread is fresh and whose interpreter lock has not been
+// had for long is one that holds the lock for good.
+//
 // The thread puts its id into the page's life word and registers the word with the kernel as a robust
 // futex. However the thread ends (exit, SIGKILL, exec), the kernel marks the word and wakes who waits
 // on it before it frees the process's memory, which takes 85 ms a GiB: the agent hears at once.

@@ -18,8 +18,9 @@ constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 
 void check(int fd) {
   const std::string who = "descriptor " + std::to_string(fd);
-  if (bytes_of(fd) != kPageBytes) {
-    fail(who + " is no liveness page: it holds " + std::to_string(bytes_of(fd)) + " bytes, not 4096");
+  if (bytes_of(fd) != kPageFileBytes) {
+    fail(who + " is no liveness page: it holds " + std::to_string(bytes_of(fd)) + " bytes, not " +
+         std::to_string(kPageFileBytes));
   }
   if ((seals_of(fd) & kSeals) != kSeals) {
     fail(who + " is no liveness page: its size is not sealed");
@@ -29,10 +30,10 @@ void check(int fd) {
 }  // namespace
 
 Page::Page(Fd fd, pid_t owner)
-    : fd_(std::move(fd)), mapping_(fd_.get(), kPageBytes, true, true), owner_(owner) {}
+    : fd_(std::move(fd)), mapping_(fd_.get(), kPageFileBytes, true, true), owner_(owner) {}
 
 std::shared_ptr<Page> Page::create() {
-  Fd fd = create_memfd("hpresil-page", kPageBytes);
+  Fd fd = create_memfd("hpresil-page", kPageFileBytes);
   add_seals(fd.get(), kSeals);
   auto page = std::make_shared<Page>(std::move(fd), getpid());
   auto* layout = new (page->mapping_.data()) PageLayout{};
@@ -69,6 +70,18 @@ void Page::stamp(std::int64_t phase, std::int64_t step, std::int64_t slot) {
   page.stamps.store(next, std::memory_order_release);
 }
 
+void Page::beat() {
+  if (getpid() == owner_) {
+    layout().native_ns.store(monotonic_ns(), std::memory_order_release);
+  }
+}
+
+void Page::interpreter_beat() {
+  if (getpid() == owner_) {
+    layout().interpreter_ns.store(monotonic_ns(), std::memory_order_release);
+  }
+}
+
 PageState Page::read() const {
   const PageLayout& page = layout();
   PageState state{};
@@ -89,6 +102,8 @@ PageState Page::read() const {
   state.held = life != 0 && !state.ended;
   state.fatal_signal = static_cast<int>(page.fatal_signal.load(std::memory_order_acquire));
   state.generation = page.generation.load(std::memory_order_acquire);
+  state.native_ns = page.native_ns.load(std::memory_order_acquire);
+  state.interpreter_ns = page.interpreter_ns.load(std::memory_order_acquire);
   return state;
 }
 

@@ -23,6 +23,8 @@ struct PageState {
   std::int64_t stamp_ns;  // monotonic; 0 before the first stamp
   std::uint64_t stamps;
   std::uint32_t generation;
+  std::int64_t native_ns;       // monotonic; when the native thread ran last, 0 before it did
+  std::int64_t interpreter_ns;  // monotonic; when the interpreter lock was had last, 0 if nobody tries
 };
 
 // The mapping and the descriptor live as long as any thread, handler or watch that uses them: shared
@@ -39,8 +41,17 @@ class Page {
   [[nodiscard]] int fd() const { return fd_.get(); }
   [[nodiscard]] PageLayout& layout() const { return *reinterpret_cast<PageLayout*>(mapping_.data()); }
 
+  [[nodiscard]] StackArea& stacks() const {
+    return *reinterpret_cast<StackArea*>(mapping_.data() + kPageBytes);
+  }
+
   // Publishes where the worker is. Calls in a forked child have no effect.
   void stamp(std::int64_t phase, std::int64_t step, std::int64_t slot);
+
+  // beat() publishes that the native thread runs, interpreter_beat() that its caller has the interpreter
+  // lock. Calls in a forked child have no effect.
+  void beat();
+  void interpreter_beat();
 
   // Reads a consistent stamp, also while its writer is stopped in the middle of one.
   [[nodiscard]] PageState read() const;

@@ -7,6 +7,7 @@
 #include "base/thread.h"
 #include "reduction/float_mode.h"
 #include "reduction/kernel.h"
+#include "trace/span.h"
 
 namespace hpresil {
 namespace {
@@ -47,9 +48,10 @@ void add_all(reduction_detail::Add<T> add, void* to, std::span<const void* const
   });
 }
 
+std::size_t bytes_of(FloatType type) { return type == FloatType::f4 ? sizeof(float) : sizeof(double); }
+
 void expect_aligned(const void* address, FloatType type) {
-  const std::size_t size = type == FloatType::f4 ? sizeof(float) : sizeof(double);
-  expects(reinterpret_cast<std::uintptr_t>(address) % size == 0,
+  expects(reinterpret_cast<std::uintptr_t>(address) % bytes_of(type) == 0,
           "an address is not a multiple of its elements' size");
 }
 
@@ -61,6 +63,7 @@ std::vector<double> square_sums(const void* from, std::size_t count, std::size_t
   expect_aligned(from, type);
   expects(threads >= 1, "threads must be at least 1");
   const Kernel& kernel = kernel_of(level);
+  const Span span = Span::of_bytes(SpanName::squares, count * bytes_of(type));
   const std::size_t blocks = (count + block - 1) / block;
   const std::size_t per_part = std::max<std::size_t>(1, kPartElements / block);
   std::vector<double> sums(blocks);
@@ -86,6 +89,7 @@ void add_ordered(void* to, std::span<const void* const> sources, std::size_t cou
   }
   expects(threads >= 1, "threads must be at least 1");
   const Kernel& kernel = kernel_of(level);
+  const Span span = Span::of_bytes(SpanName::sum, count * sources.size() * bytes_of(type));
   if (type == FloatType::f4) {
     add_all<float>(kernel.add_f4, to, sources, count, threads);
   } else {

@@ -34,6 +34,7 @@ PURE = (
     "runtime.step_machine",
     "data.order",
     "launch.hang",
+    "launch.standstill",
     "telemetry.recovery",
     "telemetry.goodput",
     "telemetry.clocks",

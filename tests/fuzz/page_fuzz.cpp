@@ -8,7 +8,7 @@
 #include "liveness/page.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t nbytes) {
-  const std::size_t size = nbytes < hpresil::kPageBytes ? hpresil::kPageBytes : nbytes;
+  const std::size_t size = nbytes < hpresil::kPageFileBytes ? hpresil::kPageFileBytes : nbytes;
   const hpresil::Fd file = hpresil::create_memfd("fuzz", size);
   if (::pwrite(file.get(), data, nbytes, 0) != static_cast<ssize_t>(nbytes)) {
     return 0;

@@ -60,6 +60,11 @@ NAMES = {
     "start worker": "a process is started",
     "fetch": "a frame is copied from another node's agent",
     "grow frames": "memory for snapshots is reserved",
+    "native copy": "bytes are copied and their checksums computed on the way; value: how many",
+    "native checksum": "bytes are read for their checksum; value: how many",
+    "native sum": "arrays are added in their fixed order; value: bytes read",
+    "native squares": "squares are summed in their fixed order; value: bytes read",
+    "native interrupt": "the old group's sockets are shut down because a newer view arrived",
 }
 """Every name of a span, at most 16 ASCII characters."""
 

@@ -167,7 +167,7 @@ class Attendance:
         found = self.workers.get(worker)
         if found is not None:
             self._why[worker] = why
-            self.workers.kill(found, reason)
+            self.workers.kill(found, reason, why)
 
     def hung(self, worker: WorkerProcess, hang: Hang) -> None:
         """Kill a worker that hangs."""
@@ -215,6 +215,7 @@ class Attendance:
             armed=gone.armed,
             last_stamp=gone.page.stamp_ns / 1e9 if gone.page.stamps else None,
             why=why or ending_words(gone),
+            stacks=str(worker.stacks_file) if gone.reason == "hung" else None,
         )
 
     def _left(self, worker: WorkerProcess, gone: Gone) -> None:

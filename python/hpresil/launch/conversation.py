@@ -231,7 +231,9 @@ class Conversation:
         """A worker is gone: nothing waits for it any more."""
         self._h.links.drop(worker.id)
         self._h.picture.lost(worker.id)
-        if not self._h.frames.gone(worker.id):
+        if self._h.frames.gone(worker.id):
+            worker.aside_later = False
+        elif not worker.aside_later:
             self._h.workers.calm.step_aside(worker.pid)
 
     def reaped(self, worker: WorkerProcess) -> None:

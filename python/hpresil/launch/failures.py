@@ -3,7 +3,7 @@
 A worker that an outside signal killed is news of one line: the job goes on, nobody has to do anything. A
 worker that died for a reason of its own (an exception, a crash, an exit inside the loop) and a job that
 stops are shown in a box: who, where, why, the traceback once, the last lines of the log. The same failure
-in several workers is one box."""
+in several workers is one box. A worker that hung has a box too, with the file that holds its stacks."""
 
 from __future__ import annotations
 
@@ -69,6 +69,9 @@ class Failures:
         """Tell of a worker that is gone before the job's end."""
         place = place_words(gone.step, gone.slot)
         name = self._picture.name(worker.id)
+        if gone.reason == "hung":
+            self._hung(worker, place, why)
+            return
         own = self._is_own(worker, gone)
         error = _read_error(worker.error_file) if own else {}
         if not own:
@@ -91,6 +94,16 @@ class Failures:
         tail = last_lines(worker.log)
         title = f"worker {worker.id} failed"
         self._terminal.show(Box(title, tuple(lines), error.get("traceback", ""), tail))
+
+    def _hung(self, worker: WorkerProcess, place: str, why: str) -> None:
+        lines = [
+            ("who", f"{self._picture.name(worker.id)}, process {worker.pid}"),
+            ("where", place),
+            ("what", f"{why}; it is killed"),
+            ("stacks", str(worker.stacks_file)),
+            ("log", str(worker.log)),
+        ]
+        self._terminal.show(Box(f"worker {worker.id} hung", tuple(lines)))
 
     def _is_own(self, worker: WorkerProcess, gone: Gone) -> bool:
         if gone.reason == "exited":  # a script that ends before its loop just ends

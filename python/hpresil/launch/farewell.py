@@ -57,6 +57,7 @@ class Farewell:
             workers.kill(worker, "killed")
         self.hurry.clear()
         await workers.until_reaped(KILL_WAIT_S, self.hurry)
+        await asyncio.get_running_loop().run_in_executor(None, workers.stacks.close)
         for worker in workers.all():
             self._terminal.say(f"process {worker.pid} of worker {worker.id} does not die")
         for _ in range(ORPHAN_ROUNDS):

@@ -32,6 +32,8 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from hpresil.launch import standstill
+
 LATE_TICK_S = 0.5
 ARMED_COMMITS = 3
 FACTOR = 10.0
@@ -48,7 +50,8 @@ class Observed:
     """What is known about one live worker at one tick; times are monotonic seconds.
 
     ``owes_since``: when the view was installed for which it has not reported, else None. ``has_state``: it
-    has committed or restored. ``stopped``: the kernel shows it as stopped.
+    has committed or restored. ``stopped``: the kernel shows it as stopped. ``native_s``, ``interpreter_s``:
+    when its native thread ran and its GIL was had last, 0 if it does not tell.
     """
 
     phase: str
@@ -61,11 +64,20 @@ class Observed:
     has_state: bool = False
     member: bool = True
     owes_since: float | None = None
+    native_s: float = 0.0
+    interpreter_s: float = 0.0
+
+    def standstill(self, now: float) -> str:
+        """Return in which way it stands still, "" if that cannot be told."""
+        return standstill.words(self.stamp_s, self.native_s, self.interpreter_s, now)
 
 
 @dataclass(frozen=True)
 class Hang:
-    """A suspicion: who, in which phase, for how long and how long it may, where; times in seconds."""
+    """A suspicion: who, in which phase, for how long and how long it may, where, and what of it stands still.
+
+    Times in seconds.
+    """
 
     worker: int
     phase: str
@@ -74,10 +86,12 @@ class Hang:
     step: int
     slot: int
     why: str = "hung in"
+    standstill: str = ""
 
     def __str__(self) -> str:
         place = f" at step {self.step}" + (f" slot {self.slot}" if self.slot >= 0 else "")
-        return f"{self.why} {self.phase} for {self.seconds:.1f} s" + (place if self.step >= 0 else "")
+        said = f"{self.why} {self.phase} for {self.seconds:.1f} s" + (place if self.step >= 0 else "")
+        return f"{said}; {self.standstill}" if self.standstill else said
 
 
 @dataclass(frozen=True)
@@ -170,14 +184,15 @@ class HangRule:
         age = now - max(seen.stamp_s, self._not_before)
         limit = self._armed_limit(worker, seen, workers)
         if limit is not None and age > limit:
-            return Hang(worker, seen.phase, age, limit, *where)
+            return Hang(worker, seen.phase, age, limit, *where, standstill=seen.standstill(now))
         if seen.owes_since is None or seen.phase in SELF_REPORTING:
             return None
         owed = now - max(seen.owes_since, self._not_before)
         patience = self.limit(worker, seen.phase)
         if owed <= patience:
             return None
-        return Hang(worker, seen.phase, owed, patience, *where, why="hung, no report in")
+        how = seen.standstill(now)
+        return Hang(worker, seen.phase, owed, patience, *where, why="hung, no report in", standstill=how)
 
     def _armed_limit(self, worker: int, seen: Observed, workers: Mapping[int, Observed]) -> float | None:
         if seen.phase in UNJUDGED:

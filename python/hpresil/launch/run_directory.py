@@ -9,6 +9,7 @@
     RUN/metrics.jsonl       what the script logged
     RUN/trace/              spans of the agent and of each worker
     RUN/logs/worker-N.log   what worker N wrote, and worker-N.error.json if an exception ended it
+    RUN/logs/worker-N.stacks  where worker N stood when it was killed because it hung
     RUN/checkpoints/        saved states
     RUN/lease               locked by the coordinator of local nodes while it lives
     RUN/secret              what agents of several nodes prove to each other, mode 0600

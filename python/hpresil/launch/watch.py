@@ -84,4 +84,6 @@ class Watch:
             has_state=worker.id in picture.holders,
             member=member,
             owes_since=picture.installed_at if owes else None,
+            native_s=page.native_ns / 1e9,
+            interpreter_s=page.interpreter_ns / 1e9,
         )

@@ -4,7 +4,8 @@ Before the script imports anything, so that no second of its life is unwatched:
 
 1. the kernel is told to kill this process when the agent dies;
 2. the liveness page is held and the handlers of fatal signals are installed;
-3. Python's fault handler writes to the log.
+3. Python's fault handler writes to the log;
+4. it shows once a second that its interpreter lock can be had, and answers a question for its stacks.
 
 Then the script runs as `python script.py` would run it: same `sys.argv`, same `sys.path[0]`, as `__main__`,
 same exit status. An uncaught exception is written to the log between two marker lines, so that the terminal
@@ -36,7 +37,8 @@ from hpresil.base.errors import HpresilError, JobStopped
 from hpresil.base.phases import PHASES
 from hpresil.launch import fork_server
 from hpresil.launch.marks import BEGIN_MARK, END_MARK
-from hpresil.native import Page, set_pdeathsig
+from hpresil.native import Page, attach_spans, set_pdeathsig
+from hpresil.runtime import standing
 from hpresil.runtime.environment import adopt_page
 
 IN_STEP = frozenset({"computing", "waiting", "applying", "tail", "restoring"})
@@ -83,8 +85,10 @@ def hold_page() -> Page:
     page = Page.attach(int(os.environ["HPRESIL_PAGE_FD"]))
     page.hold()
     page.install_fatal_handlers()
+    standing.begin(page)
     adopt_page(page)
     spans.attach(int(trace_fd))
+    attach_spans(int(trace_fd))
     spans.begin("import")
     return page
 

@@ -25,6 +25,7 @@ from hpresil.base.phases import PHASES
 from hpresil.launch import kernel
 from hpresil.launch.calm import Calm
 from hpresil.launch.guard import Guard
+from hpresil.launch.stacks import Question, Stacks
 from hpresil.launch.start_method import Forked, ForkServer, Launch, Process, spawn
 from hpresil.native import DeathWatch, Page, PageState
 
@@ -72,6 +73,8 @@ class WorkerProcess:
     gone: Gone | None = None
     noticed_ns: int = 0
     condemned: str = ""  # the reason to report if the agent kills it
+    why: str = ""  # the same for people
+    aside_later: bool = False  # it says where it stands before it is killed and steps aside
     may_leave: bool = False  # the job is over: it may take its time to exit
     reaped: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -89,6 +92,11 @@ class WorkerProcess:
     def error_file(self) -> Path:
         """Where an uncaught exception is written down."""
         return self.log.with_suffix(".error.json")
+
+    @property
+    def stacks_file(self) -> Path:
+        """Where its stacks are written down, or why there are none, if it was killed because it hung."""
+        return self.log.with_suffix(".stacks")
 
     def announced_status(self) -> int | None:
         """Return the exit status it wrote down before it asked to be fenced, if it did."""
@@ -133,6 +141,7 @@ class Workers:
         self._fork_server = fork_server
         self.calm = Calm()
         self._loop = asyncio.get_running_loop()
+        self.stacks = Stacks(self._loop)
         self._all: dict[int, WorkerProcess] = {}
         self._others = kernel.children()  # the guardian, and whoever was here before the job
 
@@ -177,10 +186,14 @@ class Workers:
         self._loop.add_reader(worker.watch.fd, self._notice, worker)
         return worker
 
-    def kill(self, worker: WorkerProcess, reason: str) -> None:
-        """Kill the worker's process group and count it as gone for ``reason``, unless it is gone already."""
+    def kill(self, worker: WorkerProcess, reason: str, why: str = "") -> None:
+        """Kill the worker's process group and count it as gone for ``reason``, unless it is gone already.
+
+        One that "hung" is asked where it stands first, and dies a fraction of a second later; ``why`` is what
+        its file begins with.
+        """
         if worker.gone is None:
-            worker.condemned = reason
+            worker.condemned, worker.why = reason, why
             self._notice(worker)
 
     async def until_reaped(self, patience_s: float, hurry: asyncio.Event) -> None:
@@ -225,9 +238,21 @@ class Workers:
         with spans.span("notice", value=worker.id):
             if page.fatal_signal and not worker.condemned:
                 self._loop.call_later(LAST_WORDS_S, self._kill, worker)
-            else:
+            elif gone.reason != "hung" or not self._ask(worker):
                 self._kill(worker)
             self._on_gone(worker, gone)
+
+    def _ask(self, worker: WorkerProcess) -> bool:
+        head = f"worker {worker.id}, process {worker.pid}: {worker.why}"
+        question = Question(worker.pid, worker.page, worker.stacks_file, head)
+        worker.aside_later = self.stacks.ask(question, lambda: self._answered(worker))
+        return worker.aside_later
+
+    def _answered(self, worker: WorkerProcess) -> None:
+        self._kill(worker)
+        if worker.aside_later and worker.id in self._all:
+            worker.aside_later = False
+            self.calm.step_aside(worker.pid)
 
     def _kill(self, worker: WorkerProcess) -> None:
         if worker.id in self._all:  # not reaped, so the number is still its own

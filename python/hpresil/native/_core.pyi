@@ -249,6 +249,8 @@ class PageState:
         stamps: int = 0,
         generation: int = 0,
         ended: bool = False,
+        native_ns: int = 0,
+        interpreter_ns: int = 0,
     ) -> None: ...
     @property
     def held(self) -> bool: ...
@@ -268,6 +270,33 @@ class PageState:
     def stamps(self) -> int: ...
     @property
     def generation(self) -> int: ...
+    @property
+    def native_ns(self) -> int:
+        """Monotonic nanoseconds at which the worker's native thread ran last; 0 before it did."""
+
+    @property
+    def interpreter_ns(self) -> int:
+        """Monotonic nanoseconds at which a thread of the worker had the GIL last; 0: none beats."""
+
+class StackReport:
+    """What a worker's threads said about where they stand."""
+
+    @property
+    def python(self) -> str:
+        """Python's stacks, as its fault handler writes them; empty if it wrote nothing."""
+
+    @property
+    def told(self) -> bool:
+        """Whether the fault handler came to its end."""
+
+    @property
+    def threads(self) -> int: ...
+    @property
+    def answers(self) -> int:
+        """How many threads have said where they stand."""
+
+    def describe(self) -> str:
+        """Return the native stacks as text; reads symbol tables: some 10 ms of a processor."""
 
 class Page:
     """A liveness page: one per process life, shared by a worker and its agent."""
@@ -293,6 +322,21 @@ class Page:
 
         Also forbids core dumps, unless the environment says ``HPRESIL_CORE=1``.
         """
+
+    def install_stack_handlers(self) -> tuple[int, int]:
+        """Answer `ask_for_stacks`; return (signal, descriptor) for `faulthandler.register`, which chains."""
+
+    def ask_for_stacks(self, pid: int) -> int:
+        """Ask every thread of the page's worker ``pid`` where it stands; return how many there are.
+
+        Those that can answer never go on: ask only a worker that is going to be killed.
+        """
+
+    def wait_for_stacks(self, pid: int, timeout_s: float) -> StackReport:
+        """Return what the threads say, once all that can have answered, or after ``timeout_s``."""
+
+    def beat(self) -> None:
+        """Publish that the caller has the GIL. Has no effect in a forked child."""
 
     def stamp(self, phase: int, step: int, slot: int) -> None:
         """Publish where the worker is. Has no effect in a forked child."""
@@ -347,6 +391,12 @@ def cpu_level() -> str:
 
 def cpu_levels() -> list[str]:
     """Return those this machine can run, lowest first."""
+
+def attach_spans(fd: int) -> None:
+    """Record what native code does from here on into the second trace of the memory behind ``fd``."""
+
+def span_names() -> list[str]:
+    """Return the names of native spans, which are those of NVTX ranges too."""
 
 def set_pdeathsig(signal: int) -> None:
     """Have the kernel send ``signal`` to this process when the *thread* that spawned it ends."""

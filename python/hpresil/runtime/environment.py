@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from hpresil.base import spans
 from hpresil.base.errors import ConfigError
-from hpresil.native import Page
+from hpresil.native import Page, attach_spans
+from hpresil.runtime import standing
 
 LOOPBACK = "127.0.0.1"
 _held: Page | None = None
@@ -58,8 +59,10 @@ def read(env: Mapping[str, str]) -> Environment:
         page = Page.attach(int(env["HPRESIL_PAGE_FD"]))
         page.hold()
         page.install_fatal_handlers()
+        standing.begin(page)
         if "HPRESIL_TRACE_FD" in env:
             spans.attach(int(env["HPRESIL_TRACE_FD"]))
+            attach_spans(int(env["HPRESIL_TRACE_FD"]))
     return Environment(
         worker=worker,
         socket=socket,

@@ -6,7 +6,7 @@ name) and the fields of that event:
     JobStarted      run_id, workers, spares, min_workers, command
     WorkerStarted   worker, index, pid, spare
     WorkerReady     worker, pristine                 (a spare is ready with pristine = false)
-    WorkerLost      worker, rank, reason, status, step, slot, armed, last_stamp, why
+    WorkerLost      worker, rank, reason, status, step, slot, armed, last_stamp, why, stacks
     WorkerLeft      worker, status                   (it had been released, or the job had ended)
     NodeJoined      node, pid, address
     NodeLost        node, workers, why

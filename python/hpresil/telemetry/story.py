@@ -177,6 +177,12 @@ def read(run_dir: Path) -> Story:
     return Story(run_dir, found, traces, dict(_injected(run_dir / INJECTED)))
 
 
+def why_lost(event: Event) -> str:
+    """Return why a worker was lost, and where its stacks are if they were asked for."""
+    said, stacks = event.get("why") or "", event.get("stacks")
+    return f"{said}; stacks in {stacks}" if stacks else str(said)
+
+
 def _is_event(event: object) -> bool:
     return (
         isinstance(event, dict) and isinstance(event.get("event"), str) and isinstance(event.get("t"), float)

@@ -19,22 +19,25 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from mmap import mmap
 from pathlib import Path
 
 from hpresil.base import span_ring as ring, spans
 from hpresil.base.errors import DataError
 from hpresil.base.span_ring import Span
-from hpresil.native import memfd, seal, show_spans
+from hpresil.native import attach_spans, memfd, seal, show_spans
+from hpresil.telemetry.kept_trace import KeptTrace
 
 log = logging.getLogger(__name__)
 LOOK_S = 0.25
 CLOSE_S = 2.0
 MEMORY_SPANS = 8192  # 512 KiB a process; at 1000 spans a second it holds 8 s
+NATIVE_SPANS = 2048  # 128 KiB a process for those of native code
 FILE_SPANS = 1 << 17  # 8 MiB a process
-YOUNG = 64
 SUFFIX = ".spans"
+NATIVE = ".native"
+"""Ends the name of a process whose spans these are, as far as native code wrote them."""
 DATA = b"data".ljust(ring.NAME_BYTES, b"\0")
 
 OnData = Callable[[int, int, float], None]
@@ -62,7 +65,7 @@ class TraceKeeper:
         self.on_data: OnData | None = None
         self.tell: Callable[[str], None] = log.warning
         self.unwritten = 0
-        self._kept: list[_Kept] = []
+        self._kept: list[KeptTrace] = []
         self._wake = threading.Event()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="hpresil-trace", daemon=True)
@@ -70,23 +73,30 @@ class TraceKeeper:
 
     def lend(self, name: str, worker: int = -1) -> int:
         """Return a descriptor of new memory whose spans go to ``NAME.spans``; the caller closes it."""
-        nbytes = ring.size(self._memory_spans)
-        fd = memfd(f"hpresil-trace-{name}", nbytes)
+        first = ring.size(self._memory_spans)
+        fd = memfd(f"hpresil-trace-{name}", first + ring.size(NATIVE_SPANS))
         try:
-            memory = mmap(fd, nbytes)
-            offset = time.time_ns() - time.monotonic_ns()
-            memory[: ring.HEADER_BYTES] = bytes(
-                ring.header(
-                    capacity=self._memory_spans, pid=0, worker=worker, wall_offset_ns=offset, node=self._node
-                )
-            )
+            parts = [
+                self._part(fd, 0, self._memory_spans, name, worker),
+                self._part(fd, first, NATIVE_SPANS, name + NATIVE, worker),
+            ]
             seal(fd, shrink=True, grow=True)
         except BaseException:
             os.close(fd)
             raise
-        path = self._directory / f"{name}{SUFFIX}"
-        self._kept.append(_Kept(memory, path, worker, self._file_spans))
+        self._kept += parts
         return fd
+
+    def _part(self, fd: int, start: int, capacity: int, name: str, worker: int) -> KeptTrace:
+        """Make an empty trace at ``start``, a multiple of a page."""
+        memory = mmap(fd, ring.size(capacity), offset=start)
+        offset = time.time_ns() - time.monotonic_ns()
+        memory[: ring.HEADER_BYTES] = bytes(
+            ring.header(capacity=capacity, pid=0, worker=worker, wall_offset_ns=offset, node=self._node)
+        )
+        return KeptTrace(
+            memory, self._directory / f"{name}{SUFFIX}", worker, self._file_spans, lazy=name.endswith(NATIVE)
+        )
 
     @contextmanager
     def lent(self, name: str, worker: int) -> Iterator[int]:
@@ -126,7 +136,7 @@ class TraceKeeper:
             if closing:
                 return
 
-    def _copy(self, kept: _Kept) -> None:
+    def _copy(self, kept: KeptTrace) -> None:
         try:
             copied = kept.copy()
         except OSError as error:
@@ -148,95 +158,9 @@ def keep(directory: Path, node: str, tell: Callable[[str], None] = log.warning) 
     name = "agent-" + re.sub(r"[^A-Za-z0-9._-]", "_", node)
     with keeper.lent(name, -1) as fd:
         spans.attach(fd)
+        attach_spans(fd)
     show_spans()
     return keeper
-
-
-class _Kept:
-    """One process's memory and its file. Only the keeper's thread copies."""
-
-    def __init__(self, memory: mmap, path: Path, worker: int, file_spans: int) -> None:
-        self.path, self.worker = path, worker
-        self.over = False
-        self._memory, self._file_spans = memory, file_spans
-        self._capacity = ring.head(memory).capacity
-        self._copied = 0
-        self._seen = 0
-        self._fd = -1
-
-    def copy(self) -> list[bytes]:
-        """Copy what is new; return it. Raises OSError, and is as before then."""
-        over = self.over
-        (written,) = ring.COUNT.unpack_from(self._memory, ring.WRITTEN_AT)
-        # Some processors let others see a count before what it counts, for nanoseconds: the newest few have
-        # to wait for the next look, unless they are as old as the last one or their writer has ended.
-        until = written if over or written == self._seen else max(self._seen, written - YOUNG)
-        self._seen = written
-        head = bytearray(self._memory[: ring.HEADER_BYTES])
-        pieces = self._pieces(max(self._copied, written - self._capacity), until)
-        if not over:
-            (later,) = ring.COUNT.unpack_from(self._memory, ring.WRITTEN_AT)
-            pieces = [_without(piece, later - self._capacity) for piece in pieces]
-        self._open(head)
-        for first, piece in pieces:
-            self._write(first, piece)
-        done = max(until, self._copied)
-        self._write_head(head, done)
-        self._copied = done
-        return [piece for _, piece in pieces]
-
-    def close(self) -> None:
-        """Give the memory and the file back."""
-        self._memory.close()
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def _open(self, head: bytearray) -> None:
-        """Make the file with an empty trace: whatever is killed from here on, it can be read."""
-        if self._fd < 0:
-            self.path.parent.mkdir(exist_ok=True)
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-            self._write_head(head, 0)
-
-    def _write_head(self, head: bytearray, written: int) -> None:
-        ring.COUNT.pack_into(head, ring.CAPACITY_AT, self._file_spans)
-        ring.COUNT.pack_into(head, ring.WRITTEN_AT, written)
-        _write_all(self._fd, head, 0)
-
-    def _pieces(self, first: int, until: int) -> list[tuple[int, bytes]]:
-        """Return the records from ``first`` to ``until`` as contiguous pieces of memory."""
-        pieces = []
-        while first < until:
-            place = first % self._capacity
-            count = min(until - first, self._capacity - place)
-            start = ring.HEADER_BYTES + place * ring.RECORD_BYTES
-            pieces.append((first, self._memory[start : start + count * ring.RECORD_BYTES]))
-            first += count
-        return pieces
-
-    def _write(self, first: int, piece: bytes) -> None:
-        count = len(piece) // ring.RECORD_BYTES
-        done = max(0, count - self._file_spans)
-        while done < count:
-            place = (first + done) % self._file_spans
-            more = min(count - done, self._file_spans - place)
-            part = memoryview(piece)[done * ring.RECORD_BYTES : (done + more) * ring.RECORD_BYTES]
-            _write_all(self._fd, part, ring.HEADER_BYTES + place * ring.RECORD_BYTES)
-            done += more
-
-
-def _without(piece: tuple[int, bytes], newest: int) -> tuple[int, bytes]:
-    """Return the piece without the spans up to ``newest``, which were overwritten while they were copied."""
-    first, data = piece
-    drop = max(0, newest + 1 - first)
-    return first + drop, data[drop * ring.RECORD_BYTES :]
-
-
-def _write_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
-    while data:
-        written = os.pwrite(fd, data, offset)
-        data, offset = data[written:], offset + written
 
 
 @dataclass(frozen=True)
@@ -260,11 +184,17 @@ class Trace:
 
 
 def read(path: Path) -> Trace:
-    """Read one file of spans.
+    """Read one process's file of spans, and that of its native code beside it if there is one.
 
     Raises:
         DataError: It is no such file.
     """
+    beside = path.with_name(path.name.removesuffix(SUFFIX) + NATIVE + SUFFIX)
+    trace = _read_one(path)
+    return _with_native(trace, _read_one(beside)) if beside.exists() else trace
+
+
+def _read_one(path: Path) -> Trace:
     try:
         data = path.read_bytes()
         ended = tuple(ring.spans(data))
@@ -291,8 +221,18 @@ def read_nodes(run_dir: Path) -> list[Trace]:
 def _read_matching(run_dir: Path, *directories: str) -> list[Trace]:
     found = []
     for path in sorted(path for pattern in directories for path in run_dir.glob(f"{pattern}/*{SUFFIX}")):
+        if path.name.endswith(NATIVE + SUFFIX):
+            continue  # read with the process's other spans
         try:
             found.append(read(path))
         except DataError as error:
             log.warning("%s", error)
     return sorted(found, key=lambda trace: (trace.worker, trace.name))
+
+
+def _with_native(trace: Trace, native: Trace) -> Trace:
+    """Return the trace of the whole process: what its native code wrote becomes more tracks."""
+    moved = tuple(span._replace(track=span.track + ring.TRACKS) for span in native.spans)
+    written = trace.head.written + native.head.written
+    head = replace(trace.head, written=written, tracks=trace.head.tracks + native.head.tracks)
+    return Trace(trace.name, head, trace.spans + moved, trace.open)

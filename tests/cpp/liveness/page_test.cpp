@@ -2,6 +2,8 @@
 #include "liveness/page.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <thread>
@@ -45,6 +47,25 @@ TEST(Page, WakesWhoWaitsForAGeneration) {
   EXPECT_EQ(seen, 3U);
   EXPECT_EQ(page->generation(), 3U) << "a lower one has no effect";
   EXPECT_EQ(page->wait_generation(3, 1'000'000), 3U) << "a wait has an end";
+}
+
+TEST(Page, BeatsOfItsProcessOnly) {
+  const auto page = Page::create();
+  EXPECT_EQ(page->read().native_ns, 0);
+  EXPECT_EQ(page->read().interpreter_ns, 0);
+  page->beat();
+  const std::int64_t native = page->read().native_ns;
+  EXPECT_GT(native, 0);
+  EXPECT_EQ(page->read().interpreter_ns, 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    page->beat();
+    page->interpreter_beat();
+    _exit(0);
+  }
+  ASSERT_EQ(waitpid(child, nullptr, 0), child);
+  EXPECT_EQ(page->read().native_ns, native);
+  EXPECT_EQ(page->read().interpreter_ns, 0);
 }
 
 TEST(Page, IsNotAttachedToWhatIsNone) {

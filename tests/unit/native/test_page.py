@@ -154,8 +154,10 @@ def test_a_page_keeps_its_own_descriptor() -> None:
 
 def test_what_is_no_page_is_refused(tmp_path: Path) -> None:
     small = native.memfd("small", 100)
-    unsealed = native.memfd("unsealed", 4096)
-    foreign = native.memfd("foreign", 4096)
+    page = native.Page.create()
+    size = os.fstat(page.fd).st_size
+    unsealed = native.memfd("unsealed", size)
+    foreign = native.memfd("foreign", size)
     native.seal(foreign, shrink=True, grow=True, seal=True)
     for fd, why in (
         (small, "holds 100 bytes"),
@@ -166,7 +168,7 @@ def test_what_is_no_page_is_refused(tmp_path: Path) -> None:
             native.Page.attach(fd)
         os.close(fd)
     with (tmp_path / "plain").open("w+b") as file:
-        file.truncate(4096)
+        file.truncate(size)
         with pytest.raises(NativeError, match="is no memory file: Invalid argument"):
             native.Page.attach(file.fileno())
 

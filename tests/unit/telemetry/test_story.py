@@ -123,3 +123,11 @@ def test_a_directory_without_a_job_is_named(tmp_path):
     (tmp_path / "events.jsonl").write_text(json.dumps({"no": "event"}) + "\n")
     with pytest.raises(DataError, match="holds no event yet"):
         story.read(tmp_path)
+
+
+def test_why_a_worker_was_lost_names_its_stacks():
+    assert story.why_lost({"why": "hung in computing", "stacks": "/r/logs/worker-2.stacks"}) == (
+        "hung in computing; stacks in /r/logs/worker-2.stacks"
+    )
+    assert story.why_lost({"why": "killed by SIGKILL", "stacks": None}) == "killed by SIGKILL"
+    assert story.why_lost({}) == ""

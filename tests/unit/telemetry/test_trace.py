@@ -11,7 +11,7 @@ import pytest
 
 from hpresil.base import span_ring as ring, spans
 from hpresil.base.errors import DataError
-from hpresil.telemetry import trace
+from hpresil.telemetry import kept_trace, trace
 from hpresil.telemetry.trace import TraceKeeper, read, read_all
 
 ENDLESS = """
@@ -129,7 +129,7 @@ AGENT = """
 import sys
 from pathlib import Path
 from hpresil.base import spans
-from hpresil.telemetry import trace
+from hpresil.telemetry import kept_trace, trace
 trace.keep(Path(sys.argv[1]), "n1")
 while True:
     with spans.span("decide"):
@@ -151,17 +151,17 @@ def test_a_killed_agent_leaves_what_it_had_copied(tmp_path):
 
 
 def test_a_disk_that_is_full_for_a_while_costs_what_was_overwritten_only(keeper, tmp_path, monkeypatch):
-    real = trace._write_all
+    real = kept_trace._write_all
 
     def full(fd, data, offset):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(trace, "_write_all", full)
+    monkeypatch.setattr(kept_trace, "_write_all", full)
     with keeper.lent("worker-4", 4) as fd:
         spans.attach(fd)
     record(100)
     until(lambda: keeper.unwritten >= 2)
-    monkeypatch.setattr(trace, "_write_all", real)
+    monkeypatch.setattr(kept_trace, "_write_all", real)
     path = tmp_path / "trace" / "worker-4.spans"
     until(lambda: path.stat().st_size >= ring.HEADER_BYTES and len(read(path).spans) == 100)
 
@@ -184,7 +184,7 @@ def test_a_disk_that_hangs_blocks_neither_the_writer_nor_the_end(tmp_path, monke
         blocked.set()
         released.wait(30)
 
-    monkeypatch.setattr(trace, "_write_all", slow)
+    monkeypatch.setattr(kept_trace, "_write_all", slow)
     monkeypatch.setattr(trace, "CLOSE_S", 0.2)
     keeper = TraceKeeper(tmp_path / "trace", "n1")
     with keeper.lent("worker-4", 4) as fd:

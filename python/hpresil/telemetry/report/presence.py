@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hpresil.telemetry.report.changes import counted
 from hpresil.telemetry.report.drawing import Axes, Box, Figure, Item, Line, Words, seconds, text_width
-from hpresil.telemetry.story import Story
+from hpresil.telemetry.story import Story, why_lost
 
 LEFT, TOP, RIGHT = 100.0, 12.0, 930.0
 MOST_ROWS = 64
@@ -45,7 +45,7 @@ def presence(story: Story) -> Figure | None:
         for part in stretches(story, worker, rows[worker]["t"], until):
             items += _bar(story, axes, top, high, worker, part)
         if end is not None and end["event"] == "WorkerLost":
-            items += _cross(axes.x(until - story.begin), top + high / 2, f"{end.get('why', '')}")
+            items += _cross(axes.x(until - story.begin), top + high / 2, why_lost(end))
     lost = sum(event["event"] == "WorkerLost" for event in ends.values())
     started = len(rows)
     views = story.all("ViewInstalled")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hpresil.telemetry.recovery import Recovery
 from hpresil.telemetry.report.changes import REASONS, counted
 from hpresil.telemetry.report.drawing import Axes, Box, Figure, Item, Line, Words, seconds, text_width
-from hpresil.telemetry.story import Activity, Process, Story
+from hpresil.telemetry.story import Activity, Process, Story, why_lost
 
 LEFT, TOP, RIGHT = 150.0, 48.0, 930.0
 HIGH, THIN = 22.0, 13.0
@@ -151,7 +151,7 @@ def _death(story: Story, row: Row, axes: Axes, top: float, change: Recovery) -> 
             and event["worker"] in change.workers
         ):
             x = axes.x((event["t"] - change.at) * 1e3)
-            y, tip = top + row.high / 2, f"{event.get('why', '')}, noticed here"
+            y, tip = top + row.high / 2, f"{why_lost(event)}, noticed here"
             return [
                 Line([(x - 5, y - 5), (x + 5, y + 5)], "fault", 2.5, tip=tip),
                 Line([(x - 5, y + 5), (x + 5, y - 5)], "fault", 2.5, tip=tip),

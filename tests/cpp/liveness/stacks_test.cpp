@@ -1,0 +1,162 @@
+// A worker's threads say where they stand and never go on; who asks waits no longer than it wants to.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <functional>
+#include <thread>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/thread.h"
+#include "liveness/stack_reader.h"
+#include "liveness/stack_signals.h"
+
+namespace hpresil {
+
+// With a name that the dynamic symbols have.
+__attribute__((noinline, visibility("default"))) void stand_still_in_native_code() {
+  for (;;) {
+    pause();
+    asm volatile("" ::: "memory");
+  }
+}
+
+namespace {
+
+#if defined(__SANITIZE_THREAD__)
+// It holds a signal back while another one is handled, so the second question is never answered.
+constexpr bool kNested = false;
+constexpr std::int64_t kPatienceNs = 1'000'000'000;
+#else
+constexpr bool kNested = true;
+constexpr std::int64_t kPatienceNs = 20'000'000'000;
+#endif
+constexpr std::int64_t kShortNs = 100'000'000;
+
+// A child that lives `life` with the page's handlers, says so, and stands still.
+class Child {
+ public:
+  Child(const std::shared_ptr<Page>& page, const std::function<void()>& life) {
+    std::array<int, 2> said{};
+    EXPECT_EQ(pipe(said.data()), 0);
+    pid_ = fork();
+    if (pid_ == 0) {
+      auto mine = Page::attach(page->fd());
+      install_stack_handlers(mine);
+      life();
+      usleep(50'000);  // until its threads stand still
+      static_cast<void>(!write(said[1], "x", 1));
+      stand_still_in_native_code();
+    }
+    char byte = 0;
+    EXPECT_EQ(read(said[0], &byte, 1), 1);
+    close(said[0]);
+    close(said[1]);
+  }
+  ~Child() {
+    kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+  }
+  [[nodiscard]] pid_t pid() const { return pid_; }
+
+ private:
+  pid_t pid_ = 0;
+};
+
+std::size_t answers(const StackReport& report) {
+  std::size_t count = 0;
+  for (const ThreadReport& thread : report.threads) {
+    count += thread.frames.empty() ? 0 : 1;
+  }
+  return count;
+}
+
+TEST(Stacks, EveryThreadSaysWhereItStands) {
+  const auto page = Page::create();
+  const Child child(page, [] {
+    for (int i = 0; i < 3; ++i) {
+      std::thread([] { stand_still_in_native_code(); }).detach();
+    }
+  });
+  const std::size_t asked = ask_for_stacks(*page, child.pid());
+  const StackReport report = wait_for_stacks(*page, child.pid(), kPatienceNs);
+  EXPECT_GE(asked, 4U);
+  EXPECT_GE(answers(report), 4U);
+  EXPECT_EQ(report.told, kNested) << "whether the handler of the second signal ran";
+  const std::string text = describe(report);
+  std::size_t named = 0;
+  for (std::size_t at = text.find("stand_still_in_native_code"); at != std::string::npos;
+       at = text.find("stand_still_in_native_code", at + 1)) {
+    ++named;
+  }
+  EXPECT_GE(named, 4U) << text;
+}
+
+TEST(Stacks, WhoWasAskedNeverGoesOn) {
+  const auto page = Page::create();
+  auto* beats = &page->layout().interpreter_ns;
+  const Child child(page, [&page] {
+    std::thread([page] {
+      for (;;) {
+        page->layout().interpreter_ns.fetch_add(1);
+        usleep(1000);
+      }
+    }).detach();
+  });
+  (void)ask_for_stacks(*page, child.pid());
+  (void)wait_for_stacks(*page, child.pid(), kPatienceNs);
+  const std::int64_t before = beats->load();
+  usleep(50'000);
+  EXPECT_EQ(beats->load(), before);
+}
+
+TEST(Stacks, AStoppedProcessIsNotWaitedForLongerThanTheDeadline) {
+  const auto page = Page::create();
+  const Child child(page, [] {});
+  kill(child.pid(), SIGSTOP);
+  int status = 0;
+  ASSERT_EQ(waitpid(child.pid(), &status, WUNTRACED), child.pid());
+  const std::int64_t begin = monotonic_ns();
+  (void)ask_for_stacks(*page, child.pid());
+  const StackReport report = wait_for_stacks(*page, child.pid(), kShortNs);
+  EXPECT_LT(monotonic_ns() - begin, 50 * kShortNs);
+  EXPECT_EQ(answers(report), 0U);
+  EXPECT_FALSE(report.told);
+  EXPECT_NE(describe(report).find("it is stopped"), std::string::npos);
+}
+
+TEST(Stacks, NativeThreadsOfTheCoreAreNotWaitedFor) {
+  const auto page = Page::create();
+  const Child child(page, [] { start_thread("blocked", [] { stand_still_in_native_code(); }).detach(); });
+  (void)ask_for_stacks(*page, child.pid());
+  const StackReport report = wait_for_stacks(*page, child.pid(), kPatienceNs);
+  EXPECT_GE(answers(report), 1U);
+  EXPECT_NE(describe(report).find("it blocks the signal"), std::string::npos);
+}
+
+TEST(Stacks, SignalsWithoutAQuestionHaveNoEffect) {
+  const auto page = Page::create();
+  install_stack_handlers(page);
+  raise(stack_signal());
+  raise(text_signal());
+  EXPECT_EQ(page->stacks().claimed.load(), 0U);
+  EXPECT_EQ(page->stacks().told.load(), 0U);
+}
+
+TEST(Stacks, AProcessThatIsGoneSaysNothing) {
+  const auto page = Page::create();
+  pid_t gone = 0;
+  {
+    const Child child(page, [] {});
+    gone = child.pid();
+  }
+  EXPECT_EQ(ask_for_stacks(*page, gone), 0U);
+  EXPECT_TRUE(wait_for_stacks(*page, gone, kShortNs).threads.empty());
+}
+
+}  // namespace
+}  // namespace hpresil
