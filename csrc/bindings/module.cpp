@@ -28,6 +28,7 @@ PYBIND11_MODULE(_core, module) {
   bind_memory(module);
   bind_checksum(module);
   bind_reduction(module);
+  bind_snapshot(module);
   bind_liveness(module);
   bind_device(module);
   bind_process(module);

