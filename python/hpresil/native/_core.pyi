@@ -116,8 +116,8 @@ def sealed_version(mapping: Mapping) -> int | None:
 class Copier:
     """Background threads that fill one frame at a time.
 
-    ``threads`` may be 0: then `wait` copies everything. ``share``: how much of a core each of them may use while nobody
-    waits. begin, wait and cancel belong to one thread.
+    ``threads`` may be 0: then `wait` copies everything. ``share``: how much of a core each of them may use
+    while nobody waits. begin, wait and cancel belong to one thread.
     """
 
     def __init__(self, threads: int = 1, share: float = 1.0) -> None: ...
@@ -136,12 +136,13 @@ class Copier:
             header: As `hpresil.snapshot.layout.Header.packed` gives it; the checksums in it do not count.
             manifest: What goes behind it.
             sums: The checksum of every tensor, for those that are in the frame already.
-            sources: (address, offset in the frame, bytes, place among the tensors) of all others. What lies there must
-                neither change nor go until `wait` says that it is over.
+            sources: (address, offset in the frame, bytes, place among the tensors) of all others. What lies
+                there must neither change nor go until `wait` says that it is over.
         """
 
     def wait(self, timeout_s: float) -> tuple[bool, bool, int, int]:
-        """Help until it is done: (it is over, the frame is sealed, bytes of the sources, copied by this thread)."""
+        """Help until it is done: (it is over, the frame is sealed, bytes of the sources, copied by this
+        thread)."""
 
     def cancel(self) -> None:
         """Begin no further part; the frame stays without a seal. `wait` says when it is over."""
