@@ -44,7 +44,7 @@ Copier::~Copier() {
     closing_ = true;
   }
   begun_.notify_all();
-  hurry(true);
+  hurry();
   for (std::thread& thread : threads_) {
     thread.join();
   }
@@ -73,7 +73,7 @@ Filled Copier::wait(std::int64_t timeout_ns) {
   }
   if (!fill->ended()) {
     const std::int64_t end = monotonic_ns() + timeout_ns;
-    hurry(true);
+    hurry();
     std::uint64_t helped = 0;
     while (monotonic_ns() < end) {
       const std::size_t nbytes = fill->take_part();
@@ -113,13 +113,19 @@ void Copier::serve() {
       return;
     }
     last = fill_;
-    if (!hurrying_) {
-      step_back();  // with the lock, so that hurry() raises it afterwards or is seen here
-    }
     lock.unlock();
+    lower();
     work(*last);
+    raise_thread(0);
     lock.lock();
     ended_.notify_all();
+  }
+}
+
+void Copier::lower() {
+  step_back();
+  if (hurrying_.load()) {
+    raise_thread(0);  // hurry() may have been there before
   }
 }
 
@@ -138,15 +144,19 @@ void Copier::work(Fill& fill) {
 // So long that the work was the share of the time; not when somebody waits.
 void Copier::rest(std::int64_t worked_ns) {
   const auto ns = static_cast<std::int64_t>(static_cast<double>(worked_ns) * (1 / options_.share - 1));
-  std::unique_lock lock(mutex_);
-  hurried_.wait_for(lock, std::chrono::nanoseconds(ns), [&] { return hurrying_ || closing_; });
+  raise_thread(0);
+  {
+    std::unique_lock lock(mutex_);
+    hurried_.wait_for(lock, std::chrono::nanoseconds(ns), [&] { return hurrying_.load() || closing_; });
+  }
+  lower();
 }
 
-void Copier::hurry(bool wanted) {
+void Copier::hurry() {
   std::vector<pid_t> tids;
   {
     const std::scoped_lock lock(mutex_);
-    hurrying_ = wanted;
+    hurrying_ = true;
     tids = tids_;
   }
   hurried_.notify_all();

@@ -57,7 +57,8 @@ class Copier {
   void serve();
   void work(Fill& fill);
   void rest(std::int64_t worked_ns);
-  void hurry(bool wanted);
+  void hurry();
+  void lower();
 
   const CopierOptions options_;
   mutable std::mutex mutex_;
@@ -66,7 +67,7 @@ class Copier {
   std::condition_variable ended_;
   std::shared_ptr<Fill> fill_;
   std::uint64_t helped_ = 0;
-  bool hurrying_ = false;
+  std::atomic<bool> hurrying_{false};
   bool closing_ = false;
   std::vector<pid_t> tids_;
   std::vector<std::thread> threads_;

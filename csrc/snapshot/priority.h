@@ -16,7 +16,8 @@ bool may_raise();
 // The calling thread steps back.
 void step_back() noexcept;
 
-// Thread `tid` of this process runs like any other again; without the right to do so nothing changes.
+// Thread `tid` of this process, 0 for the calling one, runs like any other again; without the right to do so
+// nothing changes.
 void raise_thread(pid_t tid) noexcept;
 
 }  // namespace hpresil

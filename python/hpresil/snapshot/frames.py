@@ -62,6 +62,18 @@ class FrameSet:
         """Return the memory file that holds ``version``."""
         return next(slot.fd for slot in self._slots if slot.version == version)
 
+    def ready(self, nbytes: int) -> None:
+        """Have all frames without a version there, with room for ``nbytes``, so that no fill has to wait.
+
+        Raises:
+            TransferFailed: There is not enough memory.
+        """
+        for slot in self._slots:
+            if slot.version is None:
+                self._have(slot, nbytes)
+            elif slot.mapping is not None:
+                native.fault_in(slot.mapping.address, slot.mapping.nbytes, self._threads)
+
     def fill(self, nbytes: int) -> Fillable:
         """Return a frame to fill, with a mapping of at least ``nbytes`` that is all there.
 
@@ -69,14 +81,7 @@ class FrameSet:
             TransferFailed: There is not enough memory; nothing was changed.
         """
         slot = min(self._slots, key=lambda slot: -1 if slot.version is None else slot.version)
-        if slot.mapping is None or slot.mapping.nbytes < nbytes:
-            try:
-                self._grow(slot, nbytes)
-            except (NativeError, OSError) as error:
-                raise TransferFailed(
-                    f"a frame of {nbytes} bytes cannot be had: {error}; snapshots need memory for all frames "
-                    "(fewer frames, or a directory with more room)"
-                ) from error
+        self._have(slot, nbytes)
         assert slot.mapping is not None
         slot.version = None
         return Fillable(slot.mapping, lambda version: self._sealed(slot, version))
@@ -100,6 +105,16 @@ class FrameSet:
         slot.version = None
         with memoryview(slot.mapping) as memory:
             set_seal(memory, 0)
+
+    def _have(self, slot: Slot, nbytes: int) -> None:
+        if slot.mapping is None or slot.mapping.nbytes < nbytes:
+            try:
+                self._grow(slot, nbytes)
+            except (NativeError, OSError) as error:
+                raise TransferFailed(
+                    f"a frame of {nbytes} bytes cannot be had: {error}; snapshots need memory for all frames "
+                    "(fewer frames, or a directory with more room)"
+                ) from error
 
     def _grow(self, slot: Slot, nbytes: int) -> None:
         nbytes += nbytes // 64  # counters and schedules grow by a few digits

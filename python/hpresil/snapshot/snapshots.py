@@ -87,6 +87,7 @@ class Snapshots:
             fds = self._files.fds
         self._threads = threads if threads is not None else max(1, min(4, (os.cpu_count() or 2) // 2))
         self._frames = FrameSet(count if where or not fds else len(fds), fds, threads=max(1, self._threads))
+        self._frames.ready(self._frame_bytes(layout.plan(self._source.capture())))
         self._copier = native.Copier(self._threads, share)
         self._taking: _Taking | None = None
         self._pid: int | None = os.getpid()
@@ -112,7 +113,7 @@ class Snapshots:
             raise UsageError(f"a version is a number from 0 on, not {version}")
         state = self._source.capture()
         plan = layout.plan(state)
-        target = self._frames.fill(plan.frame_bytes + layout.SPARE_BYTES)
+        target = self._frames.fill(self._frame_bytes(plan))
         taking = _Taking(version, target, state, plan)
         self._copier.begin(target.mapping, taking.header, plan.manifest, [0] * len(plan.rows), taking.sources)
         self._taking = taking
@@ -199,6 +200,10 @@ class Snapshots:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Close; remove the files unless an exception ends the job, which then may be started again."""
         self.close(remove=kind is None)
+
+    @staticmethod
+    def _frame_bytes(plan: layout.Plan) -> int:
+        return plan.frame_bytes + layout.SPARE_BYTES
 
     def _check(self) -> None:
         if self._pid is None:
