@@ -13,7 +13,7 @@ from torch import nn
 import hpresil
 from hpresil import native
 from hpresil.base.errors import ConfigError, DeadlineExceeded, Refused, StateLost, UsageError
-from hpresil.snapshot import frame, keeper, place, snapshots as module
+from hpresil.snapshot import filling, frame, keeper, place, snapshots as module
 from hpresil.snapshot.snapshots import Snapshots
 from hpresil.snapshot.tracked import Tracked
 
@@ -187,6 +187,34 @@ def test_closed_snapshots_say_so_and_let_the_optimizer_step(training, taken):
     training.step(0)
     with pytest.raises(UsageError, match="closed"):
         snapshots.begin(1)
+
+
+def test_a_forked_child_is_told_to_make_its_own(training, taken, monkeypatch):
+    snapshots = taken()
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: -1)
+        with pytest.raises(UsageError, match="belong to the parent process"):
+            snapshots.begin(1)
+
+
+def test_the_core_and_the_package_read_each_others_frames(training, taken):
+    training.step(0)
+    state = Tracked(training.objects).capture()
+    fds = [native.memfd("held", filling.size(state)) for _ in range(2)]
+    mapping = native.Mapping(fds[0], filling.size(state))
+    filling.fill(mapping, state, version=7)
+    assert native.sealed_version(mapping) == 7
+    snapshots = taken(fds=fds)
+    assert snapshots.versions() == [7]
+    snapshots.begin(8)
+    snapshots.wait()
+    assert frame.read(fds[1])[0] == 8
+    assert frame.read(fds[1])[1].digest() == state.digest()
+    with memoryview(mapping) as memory:
+        memory[100] ^= 1
+    assert native.sealed_version(mapping) is None
+    for fd in fds:
+        os.close(fd)
 
 
 def test_a_holder_of_the_memory_keeps_the_versions(training):
