@@ -35,6 +35,12 @@ std::vector<std::uint32_t> copy_many(const std::vector<std::tuple<Address, Addre
   return copy_crc32c(pieces, threads, chosen);
 }
 
+void stream_one(Address to, Address from, std::size_t nbytes, int threads) {
+  const Piece piece{pointer(to), pointer(from), nbytes};
+  const py::gil_scoped_release released;
+  stream_copy({&piece, 1}, threads, cpu_level());
+}
+
 std::uint32_t copy_one(Address to, Address from, std::size_t nbytes, int threads, const std::string& level) {
   return copy_many({{to, from, nbytes}}, threads, level).front();
 }
@@ -49,6 +55,8 @@ void bind_checksum(py::module_& module) {
   module.def("crc32c_join", &crc32c_join, py::arg("first"), py::arg("second"), py::arg("second_bytes"));
   module.def("copy_crc32c", &copy_one, py::arg("dst"), py::arg("src"), py::arg("nbytes"),
              py::arg("threads") = 1, py::kw_only(), py::arg("level") = "");
+  module.def("stream_copy", &stream_one, py::arg("dst"), py::arg("src"), py::arg("nbytes"),
+             py::arg("threads") = 1);
   module.def("copy_many", &copy_many, py::arg("pairs"), py::arg("threads") = 1, py::kw_only(),
              py::arg("level") = "");
 }

@@ -31,6 +31,7 @@ PYBIND11_MODULE(_core, module) {
   bind_codec(module);
   bind_communicator(module);
   bind_reduction(module);
+  bind_snapshot(module);
   bind_liveness(module);
   bind_device(module);
   bind_snapshot_stream(module);

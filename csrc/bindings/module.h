@@ -20,6 +20,7 @@ void bind_block_hash(py::module_& module);
 void bind_codec(py::module_& module);
 void bind_communicator(py::module_& module);
 void bind_reduction(py::module_& module);
+void bind_snapshot(py::module_& module);
 void bind_liveness(py::module_& module);
 void bind_device(py::module_& module);
 void bind_snapshot_stream(py::module_& module);

@@ -15,6 +15,6 @@ inline void stream_line(std::byte* to, const std::byte* from) {
 
 }  // namespace
 
-const Kernel kAvx512{extend, copy};
+const Kernel kAvx512{extend, copy, stream};
 
 }  // namespace hpresil::crc32c_detail

@@ -69,6 +69,10 @@ std::uint32_t crc32c_join(std::uint32_t first, std::uint32_t second, std::uint64
   return crc32c_detail::multiply(crc32c_detail::power_of_bytes(second_bytes), first) ^ second;
 }
 
+std::uint32_t copy_crc32c(const Piece& piece, CpuLevel level) {
+  return ~kernel_of(level).copy(~0U, piece.to, piece.from, piece.nbytes);
+}
+
 std::vector<std::uint32_t> copy_crc32c(std::span<const Piece> pieces, int threads, CpuLevel level) {
   expects(threads >= 1, "threads must be at least 1");
   const Kernel& kernel = kernel_of(level);
@@ -86,6 +90,17 @@ std::vector<std::uint32_t> copy_crc32c(std::span<const Piece> pieces, int thread
     whole = parts[i].offset == 0 ? sums[i] : crc32c_join(whole, sums[i], parts[i].nbytes);
   }
   return results;
+}
+
+void stream_copy(std::span<const Piece> pieces, int threads, CpuLevel level) {
+  expects(threads >= 1, "threads must be at least 1");
+  const Kernel& kernel = kernel_of(level);
+  const std::vector<Part> parts = split(pieces);
+  run_parallel(threads, parts.size(), [&](std::size_t i) {
+    const Part& part = parts[i];
+    const Piece& piece = pieces[part.piece];
+    kernel.stream(piece.to + part.offset, piece.from + part.offset, part.nbytes);
+  });
 }
 
 }  // namespace hpresil

@@ -26,8 +26,14 @@ struct Piece {
   std::size_t nbytes;
 };
 
+// Copies one piece on the calling thread and returns its checksum.
+std::uint32_t copy_crc32c(const Piece& piece, CpuLevel level);
+
 // Copies every piece and returns the checksum of each, on up to `threads` threads among which the
 // bytes are balanced. No destination may overlap a source.
 std::vector<std::uint32_t> copy_crc32c(std::span<const Piece> pieces, int threads, CpuLevel level);
+
+// The same copy without checksums: what the streaming stores of this machine can do.
+void stream_copy(std::span<const Piece> pieces, int threads, CpuLevel level);
 
 }  // namespace hpresil

@@ -11,6 +11,8 @@ struct Kernel {
   std::uint32_t (*extend)(std::uint32_t state, const std::byte* data, std::size_t nbytes);
   // The same, and copies them to `to`. Ranges must not overlap.
   std::uint32_t (*copy)(std::uint32_t state, std::byte* to, const std::byte* from, std::size_t nbytes);
+  // The copy alone.
+  void (*stream)(std::byte* to, const std::byte* from, std::size_t nbytes);
 };
 
 extern const Kernel kPortable;

@@ -103,3 +103,20 @@ std::uint32_t copy(std::uint32_t state, std::byte* to, const std::byte* from, st
   _mm_sfence();  // streaming stores are not ordered with what follows, a seal word for instance
   return copy_plain(state, to + kBlock, from + kBlock, nbytes);
 }
+
+void stream(std::byte* to, const std::byte* from, std::size_t nbytes) {
+  const std::size_t head = (kLine - reinterpret_cast<std::uintptr_t>(to) % kLine) % kLine;
+  if (nbytes < head + 3 * kLine) {
+    if (nbytes > 0) {
+      __builtin_memcpy(to, from, nbytes);
+    }
+    return;
+  }
+  __builtin_memcpy(to, from, head);
+  std::size_t at = head;
+  for (; nbytes - at >= 3 * kLine; at += 3 * kLine) {
+    copy_three_lines(to + at, from + at);
+  }
+  _mm_sfence();
+  __builtin_memcpy(to + at, from + at, nbytes - at);
+}

@@ -56,8 +56,14 @@ std::uint32_t copy(std::uint32_t state, std::byte* to, const std::byte* from, st
   return state;
 }
 
+void stream(std::byte* to, const std::byte* from, std::size_t nbytes) {
+  if (nbytes > 0) {
+    std::memcpy(to, from, nbytes);
+  }
+}
+
 }  // namespace
 
-const Kernel kPortable{extend, copy};
+const Kernel kPortable{extend, copy, stream};
 
 }  // namespace hpresil::crc32c_detail

@@ -18,6 +18,6 @@ inline void stream_line(std::byte* to, const std::byte* from) {
 
 }  // namespace
 
-const Kernel kSse42{extend, copy};
+const Kernel kSse42{extend, copy, stream};
 
 }  // namespace hpresil::crc32c_detail

@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hpresil import snapshot as snapshot
     from hpresil.base.config import Config as Config
     from hpresil.base.errors import (
         ConfigError as ConfigError,
@@ -50,7 +51,10 @@ _WHERE = {
     "UsageError": "base.errors",
     "init": "runtime.run",
 }
-__all__ = sorted(_WHERE)
+_PACKAGES = ("snapshot",)
+"""Parts that are of use alone."""
+
+__all__ = sorted([*_WHERE, *_PACKAGES])
 __version__: str  # where the other modules find it too: base.version
 
 
@@ -58,6 +62,8 @@ def __getattr__(name: str) -> Any:
     """Import a public name from where it lives."""
     if name == "__version__":
         return import_module("hpresil.base.version").VERSION
+    if name in _PACKAGES:
+        return import_module(f"hpresil.{name}")
     if name not in _WHERE:
         raise AttributeError(f"module 'hpresil' has no attribute {name!r}; it has: {', '.join(__all__)}")
     return getattr(import_module(f"hpresil.{_WHERE[name]}"), name)

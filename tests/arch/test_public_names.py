@@ -40,7 +40,7 @@ def test_all_is_exactly_what_is_public() -> None:
 def test_every_public_name_can_be_imported_and_has_a_docstring() -> None:
     for name in hpresil.__all__:
         value = getattr(hpresil, name)
-        assert value.__name__ == name
+        assert value.__name__ in (name, f"hpresil.{name}")
         assert (value.__doc__ or "").strip(), f"hpresil.{name} has no docstring"
 
 
@@ -57,6 +57,8 @@ def test_type_checkers_see_the_same_names_at_the_same_place(modules) -> None:
         for name in imported.names
     }
     assert declared == hpresil._WHERE
+    parts = {name for one in modules["hpresil"].imports() if one.module == "hpresil" for name in one.names}
+    assert parts == set(hpresil._PACKAGES)
 
 
 def test_a_package_above_another_says_what_it_is(modules) -> None:

@@ -13,6 +13,8 @@ from hypothesis.extra import numpy as hnp
 from hpresil import native
 from hpresil.checkpoint import saved
 from hpresil.snapshot import filling, frame
+from hpresil.snapshot.arrays import Arrays
+from hpresil.snapshot.snapshots import Snapshots
 from hpresil.snapshot.tracked import Tracked
 from hpresil.snapshot.values import decode, encode
 
@@ -124,6 +126,22 @@ def test_any_tensors_travel_through_a_frame(buffers):
     finally:
         os.close(fd)
     assert target.digest() == source.digest() == state.digest()
+
+
+@FEW
+@given(st.lists(tensors(), min_size=1, max_size=5), st.integers(0, 2), st.booleans())
+def test_any_tensors_travel_through_a_snapshot(buffers, threads, as_arrays):
+    named = {f"t{i}": tensor for i, tensor in enumerate(buffers)}
+    objects = named if as_arrays else {"model": torch.nn.Linear(3, 2), "thing": Holding(list(buffers))}
+    source = Arrays(named) if as_arrays else Tracked(objects)
+    before = source.capture().digest()
+    with Snapshots(objects, threads=threads) as snapshots:
+        snapshots.begin(1)
+        snapshots.wait()
+        for tensor in buffers:
+            tensor.zero_()
+        assert snapshots.restore() == 1
+    assert source.capture().digest() == before
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The only door to the native core: memory, checksums, ordered sums, liveness, communicators, devices.
+"""The door to the native core: memory, checks, snapshots, transfers, sums, liveness, communicators, GPUs.
 
 The extension `_core` knows neither torch nor NumPy; tensors cross as addresses and byte counts, and
 the caller keeps them alive meanwhile. Everything that can block or takes time releases the GIL. All
@@ -12,6 +12,7 @@ from __future__ import annotations
 from hpresil.base.phases import PHASES
 from hpresil.native._core import (
     CommitGate,
+    Copier,
     DeathWatch,
     Mapping,
     Nccl,
@@ -21,6 +22,7 @@ from hpresil.native._core import (
     SnapshotStream,
     StackReport,
     add_ordered,
+    arena,
     attach_spans,
     block_hashes,
     built_with,
@@ -37,16 +39,20 @@ from hpresil.native._core import (
     cuda_shuffle,
     cuda_unregister,
     cuda_xor_delta,
+    fault_in,
     finish_init,
     forbid_core_dumps,
     hash_block_bytes,
+    may_raise_threads,
     memfd,
     seal,
+    sealed_version,
     seals,
     set_pdeathsig,
     shuffle,
     span_names,
     square_sums,
+    stream_copy,
     unshuffle,
     xor_delta,
 )
@@ -54,6 +60,7 @@ from hpresil.native.trace_range import show_spans
 
 __all__ = [
     "CommitGate",
+    "Copier",
     "DeathWatch",
     "Mapping",
     "Nccl",
@@ -64,6 +71,7 @@ __all__ = [
     "SnapshotStream",
     "StackReport",
     "add_ordered",
+    "arena",
     "attach_spans",
     "block_hashes",
     "built_with",
@@ -80,17 +88,21 @@ __all__ = [
     "cuda_shuffle",
     "cuda_unregister",
     "cuda_xor_delta",
+    "fault_in",
     "finish_init",
     "forbid_core_dumps",
     "hash_block_bytes",
+    "may_raise_threads",
     "memfd",
     "seal",
+    "sealed_version",
     "seals",
     "set_pdeathsig",
     "show_spans",
     "shuffle",
     "span_names",
     "square_sums",
+    "stream_copy",
     "unshuffle",
     "xor_delta",
 ]

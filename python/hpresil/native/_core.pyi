@@ -90,6 +90,9 @@ def crc32c_join(first: int, second: int, second_bytes: int) -> int:
 def copy_crc32c(dst: int, src: int, nbytes: int, threads: int = 1, *, level: str = "") -> int:
     """Copy ``nbytes`` from ``src`` to ``dst`` (addresses, no overlap) and return their CRC-32C."""
 
+def stream_copy(dst: int, src: int, nbytes: int, threads: int = 1) -> None:
+    """Copy like `copy_crc32c`, without the checksum: what this machine's streaming stores can do."""
+
 def copy_many(pairs: Sequence[tuple[int, int, int]], threads: int = 1, *, level: str = "") -> list[int]:
     """Copy every (dst, src, nbytes) and return the CRC-32C of each; threads share the bytes evenly."""
 
@@ -123,6 +126,59 @@ def shuffle(dst: int, src: int, nbytes: int, element_bytes: int, *, level: str =
 
 def unshuffle(dst: int, src: int, nbytes: int, element_bytes: int, *, level: str = "") -> None:
     """Undo `shuffle`."""
+# ------------------------------------------------------------------ snapshots
+
+def arena(name: str, nbytes: int) -> tuple[int, int, str]:
+    """Create a memory file for a frame: huge pages where the machine has them, sealed against resizing.
+
+    Returns its descriptor, which the caller closes, its size, and a note about its pages.
+    """
+
+def fault_in(address: int, nbytes: int, threads: int = 1) -> None:
+    """Bring in every page of a writable shared mapping; NativeError if there is not enough memory."""
+
+def may_raise_threads() -> bool:
+    """Return whether background threads can be idle ones that are raised when somebody waits for them."""
+
+def sealed_version(mapping: Mapping) -> int | None:
+    """Return the version in a frame, None unless it is sealed, whole, and its tables are right."""
+
+class Copier:
+    """Background threads that fill one frame at a time.
+
+    ``threads`` may be 0: then `wait` copies everything. ``share``: how much of a core each of them may use
+    while nobody waits. begin, wait and cancel belong to one thread.
+    """
+
+    def __init__(self, threads: int = 1, share: float = 1.0) -> None: ...
+    def begin(
+        self,
+        mapping: Mapping,
+        header: bytes,
+        manifest: bytes,
+        sums: Sequence[int],
+        sources: Sequence[tuple[int, int, int, int]],
+    ) -> None:
+        """Start to fill a frame and return.
+
+        Args:
+            mapping: All of it, writable; stays open meanwhile.
+            header: As `hpresil.snapshot.layout.Header.packed` gives it; the checksums in it do not count.
+            manifest: What goes behind it.
+            sums: The checksum of every tensor, for those that are in the frame already.
+            sources: (address, offset in the frame, bytes, place among the tensors) of all others. What lies
+                there must neither change nor go until `wait` says that it is over.
+        """
+
+    def wait(self, timeout_s: float) -> tuple[bool, bool, int, int]:
+        """Help until it is done: (it is over, the frame is sealed, bytes of the sources, copied by this
+        thread)."""
+
+    def cancel(self) -> None:
+        """Begin no further part; the frame stays without a seal. `wait` says when it is over."""
+
+    @property
+    def idle(self) -> bool: ...
 
 # ------------------------------------------------------------------ ordered sums
 

@@ -33,6 +33,7 @@ from hpresil.snapshot.restore import Restoration, copy_bits
 from hpresil.snapshot.state import SECTIONS, Entry, State
 
 if TYPE_CHECKING:
+    from hpresil.snapshot.arrays import Arrays, ArrayTargets
     from hpresil.snapshot.tracked import Tracked
 
 PIECE_BYTES = 32 << 20  # about 3 ms: how long a copy cannot be given up
@@ -124,7 +125,7 @@ class Frame:
 
     def copy(
         self,
-        restoration: Restoration,
+        restoration: Restoration | ArrayTargets,
         section: str,
         threads: int = 1,
         between: Callable[[], None] = lambda: None,
@@ -254,7 +255,7 @@ def read(source: native.Mapping | int) -> tuple[int, State]:
 
 
 def restore(
-    source: native.Mapping | int, tracked: Tracked, *, version: int | None = None, threads: int = 1
+    source: native.Mapping | int, tracked: Tracked | Arrays, *, version: int | None = None, threads: int = 1
 ) -> tuple[int, int]:
     """Set ``tracked`` to the state in a frame, every byte verified as it is copied.
 

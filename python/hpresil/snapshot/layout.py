@@ -177,6 +177,23 @@ def plan(state: State) -> Plan:
     return Plan(manifest, rows, sums_offset, spans, _align(end, REGION_ALIGNMENT))
 
 
+def header_of(plan: Plan, *, version: int, generation: int = 0) -> Header:
+    """Return the header of a whole frame, without the checksums and the count of fills."""
+    return Header(
+        version=version,
+        generation=generation,
+        frame_bytes=plan.frame_bytes,
+        fills=0,
+        manifest_offset=HEADER_BYTES,
+        manifest_bytes=len(plan.manifest),
+        sums_offset=plan.sums_offset,
+        sums_bytes=4 * len(plan.rows),
+        manifest_crc=0,
+        there=len(plan.rows),
+        sections=plan.sections,
+    )
+
+
 def _place(state: State, start: int) -> tuple[list[Row], list[SectionSpan]]:
     rows, spans, offset = [], [], start
     for index, section in enumerate(SECTIONS):
