@@ -29,6 +29,7 @@ PYBIND11_MODULE(_core, module) {
   bind_checksum(module);
   bind_reduction(module);
   bind_liveness(module);
+  bind_transfer(module);
   bind_device(module);
   bind_process(module);
 }

@@ -19,6 +19,7 @@ void bind_checksum(py::module_& module);
 void bind_reduction(py::module_& module);
 void bind_liveness(py::module_& module);
 void bind_device(py::module_& module);
+void bind_transfer(py::module_& module);
 void bind_process(py::module_& module);
 
 }  // namespace hpresil::bindings

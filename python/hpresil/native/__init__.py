@@ -1,4 +1,4 @@
-"""The only door to the native core: memory files, checksums, ordered sums, the liveness page, devices.
+"""The only door to the native core: memory files, checksums, ordered sums, the liveness page, transfers, devices.
 
 The extension `_core` knows neither torch nor NumPy; tensors cross as addresses and byte counts, and
 the caller keeps them alive meanwhile. Everything that can block or takes time releases the GIL. All
@@ -12,6 +12,8 @@ from __future__ import annotations
 from hpresil.base.phases import PHASES
 from hpresil.native._core import (
     DeathWatch,
+    FrameFetch,
+    FrameServer,
     Mapping,
     Page,
     PageState,
@@ -28,6 +30,7 @@ from hpresil.native._core import (
     cuda_self_test,
     cuda_unregister,
     forbid_core_dumps,
+    frame_bytes_at,
     memfd,
     seal,
     seals,
@@ -39,6 +42,8 @@ from hpresil.native.trace_range import show_spans
 __all__ = [
     "PHASES",
     "DeathWatch",
+    "FrameFetch",
+    "FrameServer",
     "Mapping",
     "Page",
     "PageState",
@@ -55,6 +60,7 @@ __all__ = [
     "cuda_self_test",
     "cuda_unregister",
     "forbid_core_dumps",
+    "frame_bytes_at",
     "memfd",
     "seal",
     "seals",
