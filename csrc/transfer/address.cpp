@@ -63,8 +63,8 @@ SocketAddress unix_address(const std::string& path) {
 }
 
 std::string Route::name() const {
-  const std::string there = (host.find(':') == std::string::npos ? host : "[" + host + "]") + ":" +
-                            std::to_string(port);
+  const std::string there =
+      (host.find(':') == std::string::npos ? host : "[" + host + "]") + ":" + std::to_string(port);
   return from.empty() ? there : from + " -> " + there;
 }
 

@@ -26,7 +26,8 @@ constexpr std::size_t kPieceBytes = std::size_t{1} << 20;
   const bool late = error == EAGAIN || error == EINPROGRESS || error == ETIMEDOUT;
   const bool gone = error == ECONNRESET || error == EPIPE || error == ENOTCONN;
   const std::string reason = late ? "stalled" : gone ? "hung up" : "no connection";
-  throw Broken(reason, doing + ": " + (late ? "nothing moved in time" : std::generic_category().message(error)));
+  throw Broken(reason,
+               doing + ": " + (late ? "nothing moved in time" : std::generic_category().message(error)));
 }
 
 void await_connected(int socket, const std::string& where, std::int64_t timeout_ns,
@@ -76,8 +77,8 @@ bool Connection::ended() const {
 
 void Connection::send_all(Bytes bytes, bool more_follows) {
   while (!bytes.empty()) {
-    const ssize_t sent = ::send(socket_.get(), bytes.data(), bytes.size(),
-                                MSG_NOSIGNAL | (more_follows ? MSG_MORE : 0));
+    const ssize_t sent =
+        ::send(socket_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL | (more_follows ? MSG_MORE : 0));
     if (sent < 0 && errno != EINTR) {
       broken("sending", errno);
     }

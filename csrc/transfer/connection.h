@@ -32,14 +32,15 @@ struct Route {
   [[nodiscard]] std::string name() const;
 };
 
-// Thread safety: one user; shut() is for any thread while the object lives. SIGPIPE must be blocked or ignored
-// in the thread that sends files, as it is in threads of the core.
+// Thread safety: one user; shut() is for any thread while the object lives. SIGPIPE must be blocked or
+// ignored in the thread that sends files, as it is in threads of the core.
 class Connection {
  public:
   Connection() = default;
   explicit Connection(Fd socket) : socket_(std::move(socket)) {}
 
-  // Connects within `timeout_ns`, or until `stopped` says so. Throws Broken. Addresses are numbers, not names.
+  // Connects within `timeout_ns`, or until `stopped` says so. Throws Broken. Addresses are numbers, not
+  // names.
   static Connection to(const Route& route, std::int64_t timeout_ns, const std::function<bool()>& stopped);
   static Connection to(const std::string& unix_path, std::int64_t timeout_ns);
 

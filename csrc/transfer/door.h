@@ -1,7 +1,8 @@
 // Where connections come in: one thread holds all of those that have not yet proved to belong to the job.
 //
-// A stranger costs a descriptor and a few hundred bytes, for `handshake_ns` at most. There are at most `most_waiting` of
-// them: when one more comes, the one that has waited longest goes, so silent ones keep nobody out.
+// A stranger costs a descriptor and a few hundred bytes, for `handshake_ns` at most. There are at most
+// `most_waiting` of them: when one more comes, the one that has waited longest goes, so silent ones keep
+// nobody out.
 #pragma once
 
 #include <atomic>

@@ -1,11 +1,11 @@
 // Fetches one version into a frame here, from one source or several, until every chunk is here and right.
 //
-// `streams` connections a source, `at_once` sources at a time (sources.h). What breaks is given back and asked
-// for again, by another connection or after a reconnection: no chunk that arrived travels again. What is
-// here may be offered on while the rest is coming: a chain of fetches is a pipeline.
+// `streams` connections a source, `at_once` sources at a time (sources.h). What breaks is given back and
+// asked for again, by another connection or after a reconnection: no chunk that arrived travels again. What
+// is here may be offered on while the rest is coming: a chain of fetches is a pipeline.
 //
-// Ends as "done", "failed" (no source is left), "cancelled" or "deadline"; never later than `deadline_ns` after its
-// start plus the time for its threads to notice.
+// Ends as "done", "failed" (no source is left), "cancelled" or "deadline"; never later than `deadline_ns`
+// after its start plus the time for its threads to notice.
 #pragma once
 
 #include <atomic>
@@ -34,12 +34,12 @@ struct Source {
 struct FetchSettings {
   std::size_t streams;
   std::size_t at_once;
-  std::size_t window;         // requests on their way, a connection
+  std::size_t window;  // requests on their way, a connection
   std::int64_t connect_ns;
-  std::int64_t stall_ns;      // the longest wait for a byte
-  std::int64_t deadline_ns;   // of the whole fetch
-  std::uint32_t appear_ms;    // how long a source may wait for the version to be offered
-  int copy_threads;           // of a copy on this machine
+  std::int64_t stall_ns;     // the longest wait for a byte
+  std::int64_t deadline_ns;  // of the whole fetch
+  std::uint32_t appear_ms;   // how long a source may wait for the version to be offered
+  int copy_threads;          // of a copy on this machine
 };
 
 struct SourceReport {

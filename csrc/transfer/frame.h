@@ -1,10 +1,10 @@
 // One version's bytes as transfers see them: which chunks are here, and the lasting check of each.
 //
-// The check of a chunk is a GMAC under a key that follows from the job's key, generation, version, size, grid and
-// the frame's *origin*, a random number of whoever first had the bytes; its number is the chunk's place. So
-// it is computed once, however often and however far the chunk travels: a receiver keeps it and passes
-// it on. On a connection it is itself covered by the sequence of that connection (handshake.h), which is
-// what refuses replays and chunks in another's place.
+// The check of a chunk is a GMAC under a key that follows from the job's key, generation, version, size, grid
+// and the frame's *origin*, a random number of whoever first had the bytes; its number is the chunk's place.
+// So it is computed once, however often and however far the chunk travels: a receiver keeps it and passes it
+// on. On a connection it is itself covered by the sequence of that connection (handshake.h), which is what
+// refuses replays and chunks in another's place.
 #pragma once
 
 #include <condition_variable>

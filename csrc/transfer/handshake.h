@@ -3,8 +3,8 @@
 //
 // Each side answers the other's fresh number, so nothing recorded earlier is of use. The proofs cover the
 // whole exchange, with generation, version and what is wanted, and differ by role, so one side's proof
-// cannot be turned back at it. The client proves first: a stranger learns nothing. From the exchange follow two keys,
-// one a direction, with which every later message is checked in its place in the sequence.
+// cannot be turned back at it. The client proves first: a stranger learns nothing. From the exchange follow
+// two keys, one a direction, with which every later message is checked in its place in the sequence.
 #pragma once
 
 #include <optional>

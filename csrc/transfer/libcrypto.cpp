@@ -60,9 +60,10 @@ Functions load() {
   std::string tried;
   void* library = open_one(tried);
   if (library == nullptr) {
-    fail("transfers between nodes need OpenSSL's libcrypto: install it (Debian: apt-get install libssl3) or "
-         "name the file with HPRESIL_LIBCRYPTO; tried: " +
-         tried);
+    fail(
+        "transfers between nodes need OpenSSL's libcrypto: install it (Debian: apt-get install libssl3) or "
+        "name the file with HPRESIL_LIBCRYPTO; tried: " +
+        tried);
   }
   Functions all{};
   look_up(library, "HMAC", all.HMAC);

@@ -17,7 +17,8 @@ using Key = std::array<std::byte, 32>;
 using Tag = std::array<std::byte, 16>;
 using Nonce = std::array<std::byte, 32>;
 
-// Throws NativeError, which says what to install, when there is no usable libcrypto. Later calls cost nothing.
+// Throws NativeError, which says what to install, when there is no usable libcrypto. Later calls cost
+// nothing.
 void open_libcrypto();
 
 // HMAC-SHA256 (RFC 2104) of `text`.

@@ -43,9 +43,8 @@ bool FrameServer::withdraw(std::uint64_t offer, std::int64_t timeout_ns) {
     }
   }
   return changed_.wait_for(lock, std::chrono::nanoseconds(timeout_ns), [&] {
-    return std::none_of(sessions_.begin(), sessions_.end(), [&](const Session& session) {
-      return session.offer == offer && !session.ended;
-    });
+    return std::none_of(sessions_.begin(), sessions_.end(),
+                        [&](const Session& session) { return session.offer == offer && !session.ended; });
   });
 }
 
@@ -180,7 +179,7 @@ Verdict FrameServer::judge(const Session& session, const std::optional<Offer>& o
   }
   const bool any_grid = hello.purpose == Purpose::size;
   return any_grid || offer->frame->grid().chunk_bytes == hello.chunk_bytes ? Verdict::welcome
-                                                                          : Verdict::other_chunks;
+                                                                           : Verdict::other_chunks;
 }
 
 void FrameServer::pass(Session& session, Frame& frame) {

@@ -1,7 +1,7 @@
 // Offers frames to other agents of the job, over TCP and, on this machine, over a Unix socket.
 //
-// One thread holds those at the door, one more serves each connection of a client that has proved itself; nothing
-// is queued in memory but what is in the sockets' buffers.
+// One thread holds those at the door, one more serves each connection of a client that has proved itself;
+// nothing is queued in memory but what is in the sockets' buffers.
 #pragma once
 
 #include <atomic>
@@ -20,9 +20,9 @@ namespace hpresil::transfer {
 
 struct ServerSettings {
   DoorSettings door;
-  std::int64_t stall_ns;      // the longest wait for a client that takes no bytes
-  std::int64_t idle_ns;       // the longest between two requests
-  std::size_t most_clients;   // connections served at once
+  std::int64_t stall_ns;     // the longest wait for a client that takes no bytes
+  std::int64_t idle_ns;      // the longest between two requests
+  std::size_t most_clients;  // connections served at once
 };
 
 // Thread safe. close() and the destructor end all connections and threads; no frame is touched afterwards.
@@ -33,8 +33,8 @@ class FrameServer {
   FrameServer(const FrameServer&) = delete;
   FrameServer& operator=(const FrameServer&) = delete;
 
-  // Until it is withdrawn, clients get this frame's version. `crc`: of all bytes, for a local client to compare.
-  // The bytes that are here must not change meanwhile. A newer offer of the same version goes first.
+  // Until it is withdrawn, clients get this frame's version. `crc`: of all bytes, for a local client to
+  // compare. The bytes that are here must not change meanwhile. A newer offer of the same version goes first.
   std::uint64_t offer(std::shared_ptr<Frame> frame, std::optional<std::uint32_t> crc);
 
   // Ends its connections. Returns whether nobody reads it any more, waiting up to `timeout_ns` for that.

@@ -1,9 +1,10 @@
-// Who is asked next: a fetch uses up to `at_once` sources at a time, each in a slot, in the order given. Pure.
+// Who is asked next: a fetch uses up to `at_once` sources at a time, each in a slot, in the order given.
+// Pure.
 //
-// A source keeps its slot through breaks as long as chunks come from it between them. A worker whose connections to
-// it break `kTries` times in a row, with nothing arriving from it meanwhile, gives it up for all; the next one in
-// the list that is in no slot takes its place. So with one at once the list is a chain: the predecessor, who is
-// before it, the source.
+// A source keeps its slot through breaks as long as chunks come from it between them. A worker whose
+// connections to it break `kTries` times in a row, with nothing arriving from it meanwhile, gives it up for
+// all; the next one in the list that is in no slot takes its place. So with one at once the list is a chain:
+// the predecessor, who is before it, the source.
 #pragma once
 
 #include <cstddef>
@@ -44,8 +45,8 @@ class Sources {
   std::size_t next_ = 0;
 };
 
-// The order in which the routes to one source are tried, from their measured bytes per second (0: it could not be
-// reached). The fastest first; among those within a tenth of the fastest the one that was named first,
+// The order in which the routes to one source are tried, from their measured bytes per second (0: it could
+// not be reached). The fastest first; among those within a tenth of the fastest the one that was named first,
 // so that noise decides as little as possible.
 std::vector<std::size_t> ranked(const std::vector<double>& bytes_per_s);
 

@@ -20,8 +20,8 @@ Greeting greet(Connection& connection, const JobKey& key, Hello hello, std::int6
 // What a server's refusal means, in words.
 std::string words(Verdict verdict);
 
-// Several requests may be on their way; chunks come in the order in which they were asked for. Thread safety: one
-// thread. Everything throws Broken when the connection is of no use any more.
+// Several requests may be on their way; chunks come in the order in which they were asked for. Thread safety:
+// one thread. Everything throws Broken when the connection is of no use any more.
 class Stream {
  public:
   Stream(Connection& connection, const SessionKeys& keys, Frame& frame);

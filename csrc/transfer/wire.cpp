@@ -94,7 +94,12 @@ RequestBody encode(const Request& request) {
 
 AnswerBody encode(const Answer& answer) {
   AnswerBody body{};
-  Writer(body).put(answer.status).put(answer.nbytes).put(answer.offset).put(answer.origin).put(answer.content);
+  Writer(body)
+      .put(answer.status)
+      .put(answer.nbytes)
+      .put(answer.offset)
+      .put(answer.origin)
+      .put(answer.content);
   return body;
 }
 
@@ -171,8 +176,8 @@ std::optional<Answer> parse_answer(Bytes body) {
   answer.offset = reader.get<std::uint64_t>();
   answer.origin = reader.get<Tag>();
   answer.content = reader.get<Tag>();
-  const bool good = within(answer.status, Status::gone) && answer.nbytes <= kLargestChunk &&
-                    answer.offset < kLargestFrame;
+  const bool good =
+      within(answer.status, Status::gone) && answer.nbytes <= kLargestChunk && answer.offset < kLargestFrame;
   return good ? std::optional(answer) : std::nullopt;
 }
 

@@ -33,7 +33,13 @@ constexpr std::size_t kRequestBytes = 32;
 constexpr std::size_t kAnswerBytes = 64;
 
 enum class Purpose : std::uint32_t { size = 1, chunks = 2, descriptor = 3 };
-enum class Verdict : std::uint32_t { welcome = 1, not_here = 2, other_chunks = 3, too_many = 4, wrong_door = 5 };
+enum class Verdict : std::uint32_t {
+  welcome = 1,
+  not_here = 2,
+  other_chunks = 3,
+  too_many = 4,
+  wrong_door = 5
+};
 enum class Wish : std::uint32_t { chunk = 1, still_valid = 2 };
 enum class Status : std::uint32_t { coming = 1, wait = 2, gone = 3 };
 
