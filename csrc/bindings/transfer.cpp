@@ -202,8 +202,8 @@ void bind_fetch(py::module_& module) {
 }  // namespace
 
 void bind_transfer(py::module_& module) {
+  bind_fetch(module);  // first: the other's signatures name it
   bind_server(module);
-  bind_fetch(module);
   module.def("frame_bytes_at", &size_at, py::arg("secret"), py::arg("job"), py::arg("generation"),
              py::arg("version"), py::arg("source"), py::arg("timeout_s"), py::arg("appear_s") = 0.0);
 }

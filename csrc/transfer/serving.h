@@ -13,7 +13,7 @@ namespace hpresil::transfer {
 Presence await_chunk(const Connection& connection, Frame& frame, std::size_t index, std::int64_t timeout_ns);
 
 struct ServedBytes {
-  std::atomic<std::uint64_t> sent{0};  // of chunks, over TCP
+  std::atomic<std::uint64_t> sent{0};  // of chunks that were begun, over TCP
   std::atomic<std::uint64_t> chunks{0};
   std::atomic<std::uint64_t> passed{0};  // descriptors
 };
