@@ -97,8 +97,9 @@ std::shared_ptr<FrameFetch> make_fetch(const py::bytes& secret, const std::strin
                                        std::uint64_t generation, std::uint64_t version, int fd,
                                        std::uint64_t nbytes, const NamedSources& sources, Address address,
                                        std::uint32_t chunk_bytes, std::size_t streams, std::size_t at_once,
-                                       std::size_t window, double connect_s, double stall_s, double deadline_s,
-                                       double appear_s, int copy_threads, const py::bytes& here) {
+                                       std::size_t window, double connect_s, double stall_s,
+                                       double deadline_s, double appear_s, int copy_threads,
+                                       const py::bytes& here) {
   const JobKey key = job_key(secret, job);
   const std::string_view places = here;
   const std::vector<std::uint8_t> chunks_here(places.begin(), places.end());
@@ -144,7 +145,8 @@ std::uint64_t size_at(const py::bytes& secret, const std::string& job, std::uint
   const std::vector<Source> wanted = sources_of(source);
   expects(wanted.size() == 1, "the size is asked of one source");
   const py::gil_scoped_release released;
-  return transfer::ask_size(key, {generation, version}, wanted.front(), ns(timeout_s), milliseconds(appear_s));
+  return transfer::ask_size(key, {generation, version}, wanted.front(), ns(timeout_s),
+                            milliseconds(appear_s));
 }
 
 void bind_server(py::module_& module) {
@@ -176,12 +178,12 @@ void bind_server(py::module_& module) {
 void bind_fetch(py::module_& module) {
   const auto released = py::call_guard<py::gil_scoped_release>();
   py::class_<FrameFetch, std::shared_ptr<FrameFetch>>(module, "FrameFetch")
-      .def(py::init(&make_fetch), py::arg("secret"), py::arg("job"), py::arg("generation"), py::arg("version"),
-           py::arg("fd"), py::arg("nbytes"), py::arg("sources"), py::kw_only(), py::arg("address") = 0,
-           py::arg("chunk_bytes") = kChunkBytes, py::arg("streams") = 2, py::arg("at_once") = 1,
-           py::arg("window") = 4, py::arg("connect_s") = 5.0, py::arg("stall_s") = 10.0,
-           py::arg("deadline_s") = 600.0, py::arg("appear_s") = 0.0, py::arg("copy_threads") = 2,
-           py::arg("here") = py::bytes())
+      .def(py::init(&make_fetch), py::arg("secret"), py::arg("job"), py::arg("generation"),
+           py::arg("version"), py::arg("fd"), py::arg("nbytes"), py::arg("sources"), py::kw_only(),
+           py::arg("address") = 0, py::arg("chunk_bytes") = kChunkBytes, py::arg("streams") = 2,
+           py::arg("at_once") = 1, py::arg("window") = 4, py::arg("connect_s") = 5.0,
+           py::arg("stall_s") = 10.0, py::arg("deadline_s") = 600.0, py::arg("appear_s") = 0.0,
+           py::arg("copy_threads") = 2, py::arg("here") = py::bytes())
       .def_property_readonly("fd", &FrameFetch::fd)
       .def_property_readonly("state", &FrameFetch::state)
       .def_property_readonly("elapsed_s", [](const FrameFetch& self) { return seconds(self.elapsed_ns()); })

@@ -36,17 +36,20 @@ Door::Door(const DoorSettings& settings, const JobKey& key, Refusals& refusals,
       key_(key),
       refusals_(refusals),
       welcome_(std::move(welcome)),
-      stop_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+      stop_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      thread_(open()) {}
+
+std::thread Door::open() {
   expects(stop_.get() >= 0, "no descriptor is left for a door");
-  expects(settings.most_waiting >= 1, "a door has room for one at least");
-  if (!settings.host.empty()) {
-    internet_ = listen_at(settings.host, settings.port);
+  expects(settings_.most_waiting >= 1, "a door has room for one at least");
+  if (!settings_.host.empty()) {
+    internet_ = listen_at(settings_.host, settings_.port);
     port_ = port_of(internet_.get());
   }
-  if (!settings.unix_path.empty()) {
-    local_ = listen_at(settings.unix_path);
+  if (!settings_.unix_path.empty()) {
+    local_ = listen_at(settings_.unix_path);
   }
-  thread_ = start_thread("hpresil-door", [this] { run(); });
+  return start_thread("hpresil-door", [this] { run(); });
 }
 
 Door::~Door() { close(); }

@@ -58,6 +58,7 @@ class Door {
   };
   using Place = std::list<Stranger>::iterator;
 
+  std::thread open();
   void run();
   void let_in(const Fd& listener, bool local);
   void admit(Fd socket, bool local);

@@ -9,6 +9,12 @@
 namespace hpresil::transfer {
 namespace {
 
+Tag random_number() {
+  Tag number{};
+  fill_random(number);
+  return number;
+}
+
 Key content_key(const JobKey& key, Identity identity, Grid grid, const Tag& origin) {
   const std::array<std::uint64_t, 4> numbers = {identity.generation, identity.version, grid.frame_bytes,
                                                 grid.chunk_bytes};
@@ -18,11 +24,15 @@ Key content_key(const JobKey& key, Identity identity, Grid grid, const Tag& orig
   return key.derive("content", context);
 }
 
-void check_size(int fd, std::uint64_t nbytes) {
-  if (bytes_of(fd) < nbytes) {
+Grid checked(Grid grid, int fd) {
+  expects(grid.frame_bytes >= 1 && grid.frame_bytes <= kLargestFrame, "a frame has 1 byte to 16 TiB");
+  expects(grid.chunk_bytes >= kLeastChunk && grid.chunk_bytes <= kLargestChunk,
+          "a chunk has 4 KiB to 16 MiB");
+  if (bytes_of(fd) < grid.frame_bytes) {
     fail("descriptor " + std::to_string(fd) + " holds " + std::to_string(bytes_of(fd)) +
-         " bytes, the frame has " + std::to_string(nbytes));
+         " bytes, the frame has " + std::to_string(grid.frame_bytes));
   }
+  return grid;
 }
 
 }  // namespace
@@ -39,18 +49,14 @@ void ContentCheck::begin(const Tag& origin, const Chunk& chunk) {
 }
 
 Frame::Frame(const JobKey& key, Identity identity, Grid grid, int fd, std::byte* mapped, bool arriving)
-    : key_(key), identity_(identity), grid_(grid), fd_(duplicate(fd)), data_(mapped) {
-  expects(grid.frame_bytes >= 1 && grid.frame_bytes <= kLargestFrame, "a frame has 1 byte to 16 TiB");
-  expects(grid.chunk_bytes >= kLeastChunk && grid.chunk_bytes <= kLargestChunk,
-          "a chunk has 4 KiB to 16 MiB");
-  check_size(fd, grid.frame_bytes);
-  if (data_ == nullptr) {
-    own_ = std::make_unique<Mapping>(fd, grid.frame_bytes, arriving, false);
-    data_ = own_->data();
-  }
-  fill_random(origin_);
-  places_.assign(grid.count(), Place{.here = !arriving, .sealed = false, .seal = {}});
-}
+    : key_(key),
+      identity_(identity),
+      grid_(checked(grid, fd)),
+      fd_(duplicate(fd)),
+      own_(mapped == nullptr ? std::make_unique<Mapping>(fd, grid.frame_bytes, arriving, false) : nullptr),
+      data_(mapped == nullptr ? own_->data() : mapped),
+      origin_(random_number()),
+      places_(grid.count(), Place{.here = !arriving, .sealed = false, .seal = {}}) {}
 
 void Frame::arrived(std::size_t index, const Seal* seal) {
   const std::lock_guard lock(lock_);

@@ -88,7 +88,7 @@ class Frame {
   Fd fd_;
   std::unique_ptr<Mapping> own_;
   std::byte* data_;
-  Tag origin_{};
+  Tag origin_;
   std::mutex lock_;
   std::condition_variable changed_;
   std::vector<Place> places_;

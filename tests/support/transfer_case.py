@@ -50,7 +50,9 @@ def source(port: int, name: str = "source") -> Source:
     return Source(name, route(port))
 
 
-def fetch(to: MemoryFrame, *sources: Source, secret: bytes = SECRET, here: bytes = b"", **changes: object) -> Fetch:
+def fetch(
+    to: MemoryFrame, *sources: Source, secret: bytes = SECRET, here: bytes = b"", **changes: object
+) -> Fetch:
     return Fetch(
         secret, JOB, GENERATION, VERSION, to.fd, to.nbytes, sources, settings=settings(**changes), here=here
     )
@@ -72,8 +74,8 @@ def serving(*frames: MemoryFrame, **changes: object) -> Iterator[FrameServer]:
 class Proxy:
     """Passes connections on to a port; ``harm(n, total, data)`` may change or end what the server sends.
 
-    ``n`` counts connections from 0, ``total`` the bytes of this connection that have passed before ``data``; None
-    ends the connection.
+    ``n`` counts connections from 0, ``total`` the bytes of this connection that have passed before ``data``;
+    None ends the connection.
     """
 
     def __init__(self, port: int, harm: Callable[[int, int, bytes], bytes | None]) -> None:

@@ -1,4 +1,4 @@
-"""The only door to the native core: memory files, checksums, ordered sums, the liveness page, transfers, devices.
+"""The only door to the native core: memory, checksums, ordered sums, the liveness page, transfers, devices.
 
 The extension `_core` knows neither torch nor NumPy; tensors cross as addresses and byte counts, and
 the caller keeps them alive meanwhile. Everything that can block or takes time releases the GIL. All

@@ -1,149 +1,46 @@
 """Moves sealed frames between agents: the face of the native transfer engine (csrc/transfer).
 
-A `FrameServer` offers versions that lie in memory files here; a `Fetch` brings one into a memory file here, from
-one source or several, over TCP or, on the same machine, by a descriptor that is passed. Both ends prove
-to hold the job's secret before any byte, every chunk is checked, and a broken connection costs only the chunks that
-were on their way. Everything runs in native threads without the GIL. Why so: docs/design/peer-transfer.md.
+A `FrameServer` offers versions that lie in memory files here; a `Fetch` brings one into a memory file here,
+from one source or several, over TCP or, on the same machine, by a descriptor that is passed. Both ends prove
+to hold the job's secret before any byte, every chunk is checked, and a broken connection costs only the
+chunks that were on their way. Everything runs in native threads without the GIL. Why so:
+docs/design/peer-transfer.md.
 
     chain     Fetch(…, sources=[predecessor, source]) and server.offer_arriving(fetch): a pipeline of agents
     stripes   Fetch(…, sources=[a, b, c], settings=FetchSettings(at_once=3))
 
-What is *not* guaranteed: secrecy. Bytes travel readable, as the collectives' do; only who sent them is certain.
+What is *not* guaranteed: secrecy. Bytes travel readable, as the collectives' do; who sent them is certain.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 from hpresil import native
-from hpresil.base.errors import DeadlineExceeded, TransferFailed
 from hpresil.membership.refusals import Refusals
+from hpresil.snapshot.transfer_terms import (
+    CHUNK_BYTES,
+    FetchSettings,
+    Outcome,
+    Route,
+    ServerSettings,
+    Source,
+    SourceReport,
+)
 
-CHUNK_BYTES = 1 << 20
-"""The grid of every frame of a job; both ends of a transfer must agree on it."""
-
-
-@dataclass(frozen=True)
-class Route:
-    """One way to an agent: numeric address and port, and the address of this machine to leave by ("": any)."""
-
-    host: str
-    port: int
-    leave_by: str = ""
-
-    def __str__(self) -> str:
-        there = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-        return f"{self.leave_by} -> {there}" if self.leave_by else there
-
-
-@dataclass(frozen=True)
-class Source:
-    """An agent that has the version. With several routes the fastest is found by measuring once.
-
-    ``unix_path``: its socket, when it is on this machine; ``routes`` are not looked at then.
-    """
-
-    name: str
-    routes: tuple[Route, ...] = ()
-    unix_path: str = ""
-
-
-@dataclass(frozen=True)
-class FetchSettings:
-    """How a fetch goes about it.
-
-    Attributes:
-        streams: Connections a source, 1 to 64.
-        at_once: Sources asked at the same time; the others in the list replace one that fails.
-        window: Chunks asked for ahead, a connection.
-        chunk_bytes: The frame's grid, 4096 to 16 MiB.
-        connect_s: The longest wait for a connection.
-        stall_s: The longest wait for one more byte.
-        deadline_s: The longest duration of the whole.
-        appear_s: How long a source may wait until it is offered the version.
-        copy_threads: Of a copy on this machine.
-    """
-
-    streams: int = 2
-    at_once: int = 1
-    window: int = 4
-    chunk_bytes: int = CHUNK_BYTES
-    connect_s: float = 5.0
-    stall_s: float = 10.0
-    deadline_s: float = 600.0
-    appear_s: float = 0.0
-    copy_threads: int = 2
-
-
-@dataclass(frozen=True)
-class ServerSettings:
-    """What a server allows.
-
-    Attributes:
-        host: Numeric address to listen at; "": no TCP. There is no default on purpose.
-        port: 0 takes a free one.
-        unix_path: Where clients of this machine connect; "": nowhere.
-        handshake_s: The longest time without a proof.
-        stall_s: The longest wait for a client that takes no bytes.
-        idle_s: The longest wait for a client's next request.
-        most_waiting: Connections without a proof; one more pushes out the oldest.
-        most_clients: Connections served at once.
-    """
-
-    host: str = ""
-    port: int = 0
-    unix_path: str = ""
-    handshake_s: float = 5.0
-    stall_s: float = 10.0
-    idle_s: float = 60.0
-    most_waiting: int = 256
-    most_clients: int = 256
-
-
-@dataclass(frozen=True)
-class SourceReport:
-    """What came of one source: bytes of right chunks, breaks by reason, bytes per second by measured route."""
-
-    received_bytes: int
-    breaks: int
-    reasons: Mapping[str, int]
-    last_error: str
-    measured_bytes_per_s: Mapping[str, float]
-    route: str
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a fetch ended: ``state`` is "done", "failed", "cancelled" or "deadline".
-
-    ``here`` holds a byte a chunk, 1 where the chunk is here and right; a later fetch takes it and asks for the
-    others only.
-    """
-
-    state: str
-    elapsed_s: float
-    here: bytes
-    sources: Mapping[str, SourceReport] = field(default_factory=dict)
-
-    def check(self) -> None:
-        """Return if the version is here whole.
-
-        Raises:
-            DeadlineExceeded: It did not arrive in time.
-            TransferFailed: No source was left, or the fetch was cancelled.
-        """
-        if self.state == "done":
-            return
-        why = "; ".join(
-            f"{name}: {report.breaks} breaks, last: {report.last_error}"
-            for name, report in self.sources.items()
-            if report.breaks or report.last_error
-        )
-        text = f"{sum(self.here)} of {len(self.here)} chunks arrived within {self.elapsed_s:.3g} s"
-        kind = DeadlineExceeded if self.state == "deadline" else TransferFailed
-        raise kind(f"the fetch ended as {self.state}: {text}{'; ' + why if why else ''}")
+__all__ = [
+    "CHUNK_BYTES",
+    "Fetch",
+    "FetchSettings",
+    "FrameServer",
+    "Outcome",
+    "Route",
+    "ServerSettings",
+    "Source",
+    "SourceReport",
+    "frame_bytes_at",
+]
 
 
 class Fetch:
@@ -210,10 +107,10 @@ class Fetch:
     async def ended(self) -> Outcome:
         """Return the outcome, in an event loop; cancelling this cancels the fetch."""
         loop = asyncio.get_running_loop()
-        over = loop.create_future()
-        loop.add_reader(self.native.fd, lambda: over.done() or over.set_result(None))
+        over = asyncio.Event()
+        loop.add_reader(self.native.fd, over.set)
         try:
-            await over  # ends at the latest at the fetch's own deadline
+            await over.wait()  # ends at the latest at the fetch's own deadline
         except asyncio.CancelledError:
             self.cancel()
             raise
@@ -326,7 +223,13 @@ class FrameServer:
 
 
 def frame_bytes_at(
-    secret: bytes, job: str, generation: int, version: int, source: Source, timeout_s: float, appear_s: float = 0.0
+    secret: bytes,
+    job: str,
+    generation: int,
+    version: int,
+    source: Source,
+    timeout_s: float,
+    appear_s: float = 0.0,
 ) -> int:
     """Return how many bytes a version has at ``source``. Raises NativeError if it cannot be asked."""
     return native.frame_bytes_at(secret, job, generation, version, [_flat(source)], timeout_s, appear_s)

@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from hpresil.base.errors import DeadlineExceeded, NativeError, TransferFailed
+from hpresil.snapshot.transfer import Outcome, Route, Source, frame_bytes_at
 from transfer_case import (
     CHUNK,
     GENERATION,
@@ -25,9 +28,6 @@ from transfer_case import (
     serving,
     source,
 )
-
-from hpresil.base.errors import DeadlineExceeded, NativeError, TransferFailed
-from hpresil.snapshot.transfer import Outcome, Route, Source, frame_bytes_at
 
 SEED = 20261123
 
@@ -322,7 +322,9 @@ def test_a_silent_source_is_left_for_the_next_one() -> None:
 
         proxy = Proxy(server.port, freeze)
         try:
-            running = fetch(want, source(proxy.port, "frozen"), source(server.port, "live"), streams=1, stall_s=0.2)
+            running = fetch(
+                want, source(proxy.port, "frozen"), source(server.port, "live"), streams=1, stall_s=0.2
+            )
             outcome = ended(running)
         finally:
             silence.set()

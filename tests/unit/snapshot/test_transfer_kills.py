@@ -1,4 +1,4 @@
-"""Ends of a transfer are killed at random points: what completes is right, what breaks goes on or fails, nothing stays.
+"""Ends of a transfer are killed at random: what completes is right, what breaks goes on or fails, no more.
 
 HPRESIL_TRANSFER_KILLS=200 sets how many kills; a handful by default.
 """
@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from transfer_case import MemoryFrame, content, fetch, serving, source
 
 KILLS = int(os.environ.get("HPRESIL_TRANSFER_KILLS", "6"))

@@ -1,4 +1,4 @@
-"""What does not belong to the job is refused and counted at a transfer server's door, and costs next to nothing."""
+"""What does not belong to the job is refused and counted at a transfer server's door, at little cost."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from transfer_case import CHUNK, GENERATION, VERSION, MemoryFrame, content, fetch, serving, source
 
 from hpresil.membership.refusals import Refusals
 from hpresil.snapshot.transfer import FrameServer
+from transfer_case import CHUNK, GENERATION, VERSION, MemoryFrame, content, fetch, serving, source
 
 MAGIC = b"HPRSTFR1"
 HELLO = MAGIC + struct.pack("<QQIIII", GENERATION, VERSION, CHUNK, 0, 2, 0) + bytes(32)

@@ -1,7 +1,7 @@
 """One end of a transfer in a process of its own, to be killed: `transfer_peer.py serve|fetch …`.
 
-    serve SEED NBYTES                       prints its port, serves until it is killed
-    fetch SEED NBYTES PORT [PORT …]         prints its own port (it offers on), then "right" or the outcome's state
+serve SEED NBYTES                       prints its port, serves until it is killed
+fetch SEED NBYTES PORT [PORT …]         prints its own port (it offers on), then "right" or what failed
 """
 
 from __future__ import annotations
