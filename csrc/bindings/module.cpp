@@ -33,6 +33,7 @@ PYBIND11_MODULE(_core, module) {
   bind_reduction(module);
   bind_snapshot(module);
   bind_liveness(module);
+  bind_transfer(module);
   bind_device(module);
   bind_snapshot_stream(module);
   bind_process(module);

@@ -439,6 +439,102 @@ class DeathWatch:
 def forbid_core_dumps() -> None:
     """Write no core file for this process, to a file or a pipe."""
 
+# ------------------------------------------------------------------ transfers between agents
+
+FlatSource = tuple[str, list[tuple[str, str, int]], str]
+"""A source's name; its routes as (address to leave by or "", host, port); its Unix socket or ""."""
+
+class FetchReport(TypedDict):
+    received_bytes: int
+    breaks: int
+    reasons: dict[str, int]
+    last_error: str
+    measured_bytes_per_s: dict[str, float]
+    route: str
+
+class FrameServer:
+    """Offers frames to other agents. Use `hpresil.snapshot.transfer`, which describes everything."""
+
+    def __init__(
+        self,
+        secret: bytes,
+        job: str,
+        *,
+        host: str = "",
+        port: int = 0,
+        unix_path: str = "",
+        handshake_s: float = 5.0,
+        stall_s: float = 10.0,
+        idle_s: float = 60.0,
+        most_waiting: int = 256,
+        most_clients: int = 256,
+    ) -> None: ...
+    @property
+    def port(self) -> int: ...
+    def offer(
+        self,
+        generation: int,
+        version: int,
+        fd: int,
+        nbytes: int,
+        crc: int | None = None,
+        *,
+        address: int = 0,
+        chunk_bytes: int = 1048576,
+    ) -> int: ...
+    def offer_arriving(self, fetch: FrameFetch) -> int: ...
+    def withdraw(self, offer: int, timeout_s: float) -> bool: ...
+    def refused(self) -> dict[str, int]: ...
+    def counters(self) -> dict[str, int]: ...
+    def close(self) -> None: ...
+
+class FrameFetch:
+    """One version on its way here. Use `hpresil.snapshot.transfer`, which describes everything."""
+
+    def __init__(
+        self,
+        secret: bytes,
+        job: str,
+        generation: int,
+        version: int,
+        fd: int,
+        nbytes: int,
+        sources: Sequence[FlatSource],
+        *,
+        address: int = 0,
+        chunk_bytes: int = 1048576,
+        streams: int = 2,
+        at_once: int = 1,
+        window: int = 4,
+        connect_s: float = 5.0,
+        stall_s: float = 10.0,
+        deadline_s: float = 600.0,
+        appear_s: float = 0.0,
+        copy_threads: int = 2,
+        here: bytes = b"",
+    ) -> None: ...
+    @property
+    def fd(self) -> int: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def elapsed_s(self) -> float: ...
+    def wait(self, timeout_s: float) -> bool: ...
+    def cancel(self) -> None: ...
+    def here(self) -> bytes: ...
+    def reports(self) -> list[FetchReport]: ...
+
+def frame_bytes_at(
+    secret: bytes,
+    job: str,
+    generation: int,
+    version: int,
+    source: Sequence[FlatSource],
+    timeout_s: float,
+    appear_s: float = 0.0,
+) -> int:
+    """Return the bytes of a version at one source."""
+
 # ------------------------------------------------------------------ machine
 
 def built_with() -> BuiltWith: ...

@@ -13,7 +13,7 @@ from hpresil.base import spans
 from hpresil.native import _core
 
 STUB = Path(hpresil.native.__file__).with_name("_core.pyi")
-TYPES_ONLY = {"FloatType", "BuiltWith", "CudaDevice", "CudaSelfTest"}
+TYPES_ONLY = {"FloatType", "BuiltWith", "CudaDevice", "CudaSelfTest", "FlatSource", "FetchReport"}
 Signature = tuple[list[str], list[str], list[str]]  # arguments, keyword-only ones, the defaults
 
 
