@@ -3,8 +3,8 @@
 The worker has been given up when it is asked, and everybody is told at once: the others regroup meanwhile.
 Every thread that answers a signal writes its stack into memory that it shares with this process and never
 goes on (`csrc/liveness/stack_signals.h`), so from the question on the worker is as harmless as a killed one.
-It is killed as soon as it has answered, after `ANSWER_S` whatever it does, and at once if it is stopped. Names
-of functions are looked up later, in a thread with the lowest priority.
+It is killed as soon as it has answered, after `ANSWER_S` whatever it does, and at once if it is stopped.
+Names of functions are looked up later, in a thread with the lowest priority.
 
 The file is always there in the end: it holds the stacks, or the sentence why there are none. Its size is
 bounded by the memory: 128 KiB of Python's stacks, 128 threads with 127 frames each.
