@@ -126,6 +126,7 @@ def shuffle(dst: int, src: int, nbytes: int, element_bytes: int, *, level: str =
 
 def unshuffle(dst: int, src: int, nbytes: int, element_bytes: int, *, level: str = "") -> None:
     """Undo `shuffle`."""
+
 # ------------------------------------------------------------------ snapshots
 
 def arena(name: str, nbytes: int) -> tuple[int, int, str]:
