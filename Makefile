@@ -29,7 +29,7 @@ CLANGXX ?= $(shell command -v clang++-19 || command -v clang++-16 || command -v 
 comma := ,
 SANITIZERS := address,undefined thread
 # The core alone, without Python and CUDA: $(call core,FOLDER,FLAGS) configures and builds it there.
-core = PATH="$(CURDIR)/$(BIN):$$PATH" HPRESIL_CUDA=OFF cmake -S . -B build/$(1) -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo $(2) \
+core = PATH="$(CURDIR)/$(BIN):$$PATH" HPRESIL_CUDA=OFF cmake -S . -B build/$(1) -G Ninja -DCMAKE_BUILD_TYPE=Quick $(2) \
 	&& $(BIN)/cmake --build build/$(1)
 NATIVE_SOURCES := $(shell find csrc cmake -type f) CMakeLists.txt
 CXX_FILES = $$(find csrc tests/cpp tests/fuzz -name '*.cpp' -o -name '*.cu' -o -name '*.h' -o -name '*.inl')
