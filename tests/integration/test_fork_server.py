@@ -53,10 +53,11 @@ def methods(launched: Launched) -> list[str]:
     return [event["start_method"] for event in launched.events("WorkerStarted")]
 
 
-def facts(directory: Path, method: str) -> list[list[object]]:
+def facts(directory: Path, method: str, inside: tuple[str, ...] = ()) -> list[list[object]]:
     directory.mkdir()
     (directory / "facts.py").write_text(FACTS)
-    with Launched(directory, "facts.py", "--x", "1", flags=(*TWO, "--tee", "3"), start_method=method) as job:
+    flags = (*TWO, "--tee", "3")
+    with Launched(directory, "facts.py", "--x", "1", flags=flags, start_method=method, inside=inside) as job:
         assert job.ended() == 0, job.story()
         assert methods(job) == [method] * 2
         lines = sorted(line for line in job.stdout.splitlines() if line.startswith("[w"))
@@ -64,7 +65,9 @@ def facts(directory: Path, method: str) -> list[list[object]]:
 
 
 def test_a_forked_worker_is_what_a_new_interpreter_would_be(tmp_path):
-    forked, spawned = facts(tmp_path / "a", "forkserver"), facts(tmp_path / "b", "spawn")
+    """Also under nohup: the agent handles what that ignores, so a new interpreter knows nothing of it."""
+    forked = facts(tmp_path / "a", "forkserver", inside=("nohup",))
+    spawned = facts(tmp_path / "b", "spawn")
     for (ours, _), (theirs, _) in zip(forked, spawned, strict=True):
         assert ours == theirs
     numbers = [drawn for _, drawn in forked + spawned]

@@ -73,7 +73,7 @@ def assert_nothing_shows(launched: Launched, undisturbed: list[Any]) -> None:
 
 
 def test_a_group_is_resized_while_it_trains(undisturbed: list[Any], tmp_path: Path) -> None:
-    with started(tmp_path, "--nproc-per-node", "4", "--workers", "2") as launched:
+    with started(tmp_path, "--nproc-per-node", "4", "--workers", "2", slow=0.2) as launched:
         launched.until_step(3)
         assert done(launched, "resize", "4") == "the group has 4 workers"
         assert done(launched, "resize", "1") == "the group has 1 worker"

@@ -29,6 +29,7 @@ import fcntl
 import gc
 import json
 import os
+import signal
 import socket
 import sys
 import time
@@ -104,6 +105,7 @@ def _become_worker(request: dict[str, Any], descriptors: list[int], control: soc
         control.close()
         own, log = _place(descriptors, request["descriptors"])
         _await_adoption(int(environment["HPRESIL_AGENT_PID"]))
+        _default_signals()
         for stream in (1, 2):
             os.dup2(log, stream)
         os.close(log)
@@ -116,6 +118,13 @@ def _become_worker(request: dict[str, Any], descriptors: list[int], control: soc
                 os._exit(1)
     except BaseException:
         _give_up()
+
+
+def _default_signals() -> None:
+    """Undo what `nohup` ignores: the agent handles these signals, so a new interpreter inherits nothing."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _draw_seeds() -> None:

@@ -10,6 +10,7 @@ from hpresil.runtime import step_machine as sm
 from step_model import Model, Rules
 
 
+@pytest.mark.timeout(300)  # every state: half a minute of a quiet processor
 def test_no_schedule_of_two_crashes_breaks_the_contract() -> None:
     states = Model(Rules(), final=1, max_faults=2).check()
     print(f"{states} states")
