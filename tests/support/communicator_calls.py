@@ -21,7 +21,7 @@ def communicators(here, generation):
 
 def bulk_here(here, rank, size, generation, names):
     """Build all at once, warm them, and say what a sum over each gives."""
-    before = inodes()
+    before, parked_before = inodes(), parked()
     built = communicators(here, generation).init_many(
         generation, [Wanted(name, rank, size) for name in names], 20.0
     )
@@ -34,7 +34,8 @@ def bulk_here(here, rank, size, generation, names):
         each.group.finish([each.group.all_reduce(values)], _deadline())
         sums.append(values.tolist())
     closed = [each.close() for each in built]
-    return [each.name for each in built], sums, closed, len(opened_since(before)), parked()
+    left = [what for what in parked() if what not in parked_before]  # by other tests in this process
+    return [each.name for each in built], sums, closed, len(opened_since(before)), left
 
 
 def _deadline():

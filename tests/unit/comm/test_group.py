@@ -133,7 +133,10 @@ def test_a_peer_that_stops_in_the_rendezvous_holds_nobody_up(pool, after):
         f"stopped after publishing {after}: "
         + "; ".join(f"{r[0]}, {(r[2] - began) * 1e3:.1f} ms: {r[1]}" for r in results)
     )
-    assert all("interrupted" in result[1] and result[2] - began < PROMPT_S for result in results), results
+    # The first one that is interrupted closes its connections: the other may hear of that first.
+    assert any("interrupted" in result[1] for result in results), results
+    assert all("interrupted" in result[1] or "failed after" in result[1] for result in results), results
+    assert all(result[2] - began < PROMPT_S for result in results), results
     assert check_survivors_repeat_the_step(pool, 3) < PROMPT_S
 
 
