@@ -17,8 +17,9 @@
 
 namespace hpresil {
 
-// With a name that the dynamic symbols have.
-__attribute__((noinline, visibility("default"))) void stand_still_in_native_code() {
+// With a name that the dynamic symbols have. Says that it stands before it does.
+__attribute__((noinline, visibility("default"))) void stand_still_in_native_code(int said) {
+  static_cast<void>(!write(said, "x", 1));
   for (;;) {
     pause();
     asm volatile("" ::: "memory");
@@ -37,23 +38,24 @@ constexpr std::int64_t kPatienceNs = 20'000'000'000;
 #endif
 constexpr std::int64_t kShortNs = 100'000'000;
 
-// A child that lives `life` with the page's handlers, says so, and stands still.
+// A child that lives `life` with the page's handlers and stands still; there once `saying` threads have said
+// so into the file that `life` is given.
 class Child {
  public:
-  Child(const std::shared_ptr<Page>& page, const std::function<void()>& life) {
+  Child(const std::shared_ptr<Page>& page, const std::function<void(int)>& life, int saying = 1) {
     std::array<int, 2> said{};
     EXPECT_EQ(pipe(said.data()), 0);
     pid_ = fork();
     if (pid_ == 0) {
       auto mine = Page::attach(page->fd());
       install_stack_handlers(mine);
-      life();
-      usleep(50'000);  // until its threads stand still
-      static_cast<void>(!write(said[1], "x", 1));
-      stand_still_in_native_code();
+      life(said[1]);
+      stand_still_in_native_code(said[1]);
     }
     char byte = 0;
-    EXPECT_EQ(read(said[0], &byte, 1), 1);
+    for (int i = 0; i < saying; ++i) {
+      EXPECT_EQ(read(said[0], &byte, 1), 1);
+    }
     close(said[0]);
     close(said[1]);
   }
@@ -77,11 +79,12 @@ std::size_t answers(const StackReport& report) {
 
 TEST(Stacks, EveryThreadSaysWhereItStands) {
   const auto page = Page::create();
-  const Child child(page, [] {
+  const auto four_threads = [](int said) {
     for (int i = 0; i < 3; ++i) {
-      std::thread([] { stand_still_in_native_code(); }).detach();
+      std::thread([said] { stand_still_in_native_code(said); }).detach();
     }
-  });
+  };
+  const Child child(page, four_threads, 4);
   const std::size_t asked = ask_for_stacks(*page, child.pid());
   const StackReport report = wait_for_stacks(*page, child.pid(), kPatienceNs);
   EXPECT_GE(asked, 4U);
@@ -99,14 +102,16 @@ TEST(Stacks, EveryThreadSaysWhereItStands) {
 TEST(Stacks, WhoWasAskedNeverGoesOn) {
   const auto page = Page::create();
   auto* beats = &page->layout().interpreter_ns;
-  const Child child(page, [&page] {
-    std::thread([page] {
+  const auto beating = [&page](int said) {
+    std::thread([page, said] {
+      static_cast<void>(!write(said, "x", 1));
       for (;;) {
         page->layout().interpreter_ns.fetch_add(1);
         usleep(1000);
       }
     }).detach();
-  });
+  };
+  const Child child(page, beating, 2);
   (void)ask_for_stacks(*page, child.pid());
   (void)wait_for_stacks(*page, child.pid(), kPatienceNs);
   const std::int64_t before = beats->load();
@@ -116,7 +121,7 @@ TEST(Stacks, WhoWasAskedNeverGoesOn) {
 
 TEST(Stacks, AStoppedProcessIsNotWaitedForLongerThanTheDeadline) {
   const auto page = Page::create();
-  const Child child(page, [] {});
+  const Child child(page, [](int /*said*/) {});
   kill(child.pid(), SIGSTOP);
   int status = 0;
   ASSERT_EQ(waitpid(child.pid(), &status, WUNTRACED), child.pid());
@@ -131,7 +136,10 @@ TEST(Stacks, AStoppedProcessIsNotWaitedForLongerThanTheDeadline) {
 
 TEST(Stacks, NativeThreadsOfTheCoreAreNotWaitedFor) {
   const auto page = Page::create();
-  const Child child(page, [] { start_thread("blocked", [] { stand_still_in_native_code(); }).detach(); });
+  const auto blocked = [](int said) {
+    start_thread("blocked", [said] { stand_still_in_native_code(said); }).detach();
+  };
+  const Child child(page, blocked, 2);
   (void)ask_for_stacks(*page, child.pid());
   const StackReport report = wait_for_stacks(*page, child.pid(), kPatienceNs);
   EXPECT_GE(answers(report), 1U);
@@ -151,7 +159,7 @@ TEST(Stacks, AProcessThatIsGoneSaysNothing) {
   const auto page = Page::create();
   pid_t gone = 0;
   {
-    const Child child(page, [] {});
+    const Child child(page, [](int /*said*/) {});
     gone = child.pid();
   }
   EXPECT_EQ(ask_for_stacks(*page, gone), 0U);
