@@ -38,9 +38,10 @@ void FetchWorker::copy_here(std::size_t source) {
   if ((seals_of(passed.get()) & F_SEAL_SHRINK) == 0) {
     throw Broken("not here", "the frame that was passed is not sealed against shrinking");
   }
-  const Mapping mapping(passed.get(), frame_.grid().frame_bytes, false, false);
+  const Mapping mapping(passed.get(), frame_.begin() + frame_.grid().frame_bytes, false, false);
   const std::vector<Chunk> chunks = take_all();
-  const std::uint32_t crc = copy_all(chunks, mapping.data());
+  const std::uint32_t crc =
+      copy_all(chunks, mapping.data() + frame_.begin());  // both ends leave the same out
   Stream(*open, greeting.keys, frame_).confirm();
   if (greeting.accept.has_crc && chunks.size() == frame_.grid().count() && crc != greeting.accept.crc) {
     throw Broken("bad chunk", "the copy does not have the frame's checksum");

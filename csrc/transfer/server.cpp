@@ -42,10 +42,19 @@ bool FrameServer::withdraw(std::uint64_t offer, std::int64_t timeout_ns) {
       session.connection.shut();
     }
   }
-  return changed_.wait_for(lock, std::chrono::nanoseconds(timeout_ns), [&] {
-    return std::none_of(sessions_.begin(), sessions_.end(),
-                        [&](const Session& session) { return session.offer == offer && !session.ended; });
-  });
+  return changed_.wait_for(lock, std::chrono::nanoseconds(timeout_ns),
+                           [&] { return count_takers(offer) == 0; });
+}
+
+std::size_t FrameServer::takers(std::uint64_t offer) const {
+  const std::lock_guard lock(lock_);
+  return count_takers(offer);
+}
+
+std::size_t FrameServer::count_takers(std::uint64_t offer) const {
+  return static_cast<std::size_t>(
+      std::count_if(sessions_.begin(), sessions_.end(),
+                    [&](const Session& session) { return session.offer == offer && !session.ended; }));
 }
 
 void FrameServer::close() {

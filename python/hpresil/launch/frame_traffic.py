@@ -76,6 +76,8 @@ class FrameTraffic:
             return
         if grown:
             self._perform(self._book.grown(True))
+            if self.peers is not None:
+                await self._w.arenas.map_all()  # now, and not when another node waits for one of them
 
     def committed(self, message: m.Committed, worker: int) -> None:
         """A worker has committed a step of which a snapshot is wanted."""
@@ -192,7 +194,7 @@ class FrameTraffic:
                 )
             elif self.peers is not None:
                 self._abroad.setdefault(self._node_of(action.worker), set()).add(action.worker)
-                self._later(self.peers.offer(action.generation, action.version, action.frame))
+                self._later(self.peers.exchange.ready(action.generation, action.version, action.frame))
 
     def _send(self, to: int, message: m.ToWorker) -> None:
         if to in self._told:
@@ -232,6 +234,16 @@ class FrameTraffic:
                 frame_bytes=frame_bytes,
             ),
         )
+        await self._pass_on(action)
+
+    async def _pass_on(self, action: Serve) -> None:
+        """Keep what has just come while other nodes take it from here."""
+        assert self.peers is not None
+        held = self.hold(action.frame, action.version)
+        try:
+            await self.peers.exchange.pass_on(action.frame)
+        finally:
+            self.release(held, self._w.node)
 
     def _answered(self, action: Serve) -> None:
         self._asked.pop(action, None)

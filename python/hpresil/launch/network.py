@@ -9,12 +9,14 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpresil import native
 from hpresil.base.deadline import now
-from hpresil.base.errors import ConfigError, TransferFailed
+from hpresil.base.errors import ConfigError, NativeError, TransferFailed
 from hpresil.base.tasks import Tasks
 from hpresil.base.version import VERSION
 from hpresil.launch import whereabouts
 from hpresil.launch.cluster import Cluster
+from hpresil.launch.exchange import Book, Exchange
 from hpresil.launch.frame_traffic import FrameTraffic
 from hpresil.launch.lease import Lease
 from hpresil.launch.memory import Arenas
@@ -41,6 +43,7 @@ class Ground:
         keep: Called with those of them that the coordinator knows; the others are killed.
         alone: Called with the reason when there is no coordinator any more.
         office: For the case that the coordinator is to live here.
+        socket: Where agents of this machine may take frames.
         alone_s: How long to look for a coordinator.
         restore_s: How long a newcomer's state may take.
     """
@@ -52,6 +55,7 @@ class Ground:
     keep: Callable[[list[int]], None]
     alone: Callable[[str], None]
     office: Office
+    socket: Path
     alone_s: float
     restore_s: float
 
@@ -127,16 +131,16 @@ class Network:
     async def _open_door(
         self, cluster: Cluster, frames: FrameTraffic, arenas: Arenas, server: Server | None
     ) -> None:
-        peers = frames.peers = Peers(
-            cluster.credentials,
-            arenas,
-            self._refusals,
-            stored=frames.stored,
-            hold=frames.hold,
-            release=frames.release,
-            wait_s=self._ground.restore_s,
-        )
+        wait_s = self._ground.restore_s
+        try:
+            native.open_libcrypto()
+        except NativeError as error:
+            raise ConfigError(str(error)) from error
+        book = Book(frames.stored, frames.hold, frames.release)
+        exchange = Exchange(arenas, book, self._refusals, wait_s)
+        peers = frames.peers = Peers(cluster.credentials, self._refusals, exchange, wait_s=wait_s)
         self._address = await peers.open(cluster.address)
+        self._tasks.start(exchange.watch())
         peers.elected = self._told_of
         succession = self._succession = Succession(
             cluster,
@@ -199,8 +203,10 @@ class Network:
         return ""
 
     def _accepted(self, accepted: m.Accepted) -> None:
-        if self._succession is not None:
+        if self._succession is not None and self._cluster is not None:
             self._succession.standing.accepted(accepted.term)
+            exchange = self._succession.peers.exchange
+            exchange.open(self._cluster.address, self._ground.socket, accepted.frames_key)
         self._ground.keep(accepted.workers)
 
     def _keep_copy(self, copy: m.StateCopy) -> None:

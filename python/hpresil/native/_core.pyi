@@ -453,6 +453,9 @@ class FetchReport(TypedDict):
     measured_bytes_per_s: dict[str, float]
     route: str
 
+def open_libcrypto() -> None:
+    """Open the library that checks transfers. Raises NativeError, with what to install, if it is missing."""
+
 class FrameServer:
     """Offers frames to other agents. Use `hpresil.snapshot.transfer`, which describes everything."""
 
@@ -480,10 +483,12 @@ class FrameServer:
         nbytes: int,
         crc: int | None = None,
         *,
+        begin: int = 0,
         address: int = 0,
         chunk_bytes: int = 1048576,
     ) -> int: ...
     def offer_arriving(self, fetch: FrameFetch) -> int: ...
+    def takers(self, offer: int) -> int: ...
     def withdraw(self, offer: int, timeout_s: float) -> bool: ...
     def refused(self) -> dict[str, int]: ...
     def counters(self) -> dict[str, int]: ...
@@ -502,6 +507,7 @@ class FrameFetch:
         nbytes: int,
         sources: Sequence[FlatSource],
         *,
+        begin: int = 0,
         address: int = 0,
         chunk_bytes: int = 1048576,
         streams: int = 2,

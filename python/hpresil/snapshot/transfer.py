@@ -51,9 +51,11 @@ class Fetch:
         job: Its name.
         generation: Under which the version was offered.
         version: Which state.
-        fd: The memory file, of ``nbytes`` or more; it may be closed afterwards.
+        fd: The memory file, of ``begin + nbytes`` or more; it may be closed afterwards.
         nbytes: The frame's size, see `frame_bytes_at`.
         sources: Who has it, in the order of preference.
+        begin: Where in the file it begins, at all ends of the transfer; a multiple of the page size. What
+            lies before is not transferred: a page with a seal, say, that is valid once the rest is here.
         mapping: A writable mapping of the file, if there is one: saves the page faults of a new one.
         here: What is here already, from an earlier `Outcome`.
 
@@ -72,6 +74,7 @@ class Fetch:
         sources: Sequence[Source],
         *,
         settings: FetchSettings | None = None,
+        begin: int = 0,
         mapping: native.Mapping | None = None,
         here: bytes = b"",
     ) -> None:
@@ -87,7 +90,8 @@ class Fetch:
             fd,
             nbytes,
             [_flat(source) for source in sources],
-            address=mapping.address if mapping is not None else 0,
+            begin=begin,
+            address=mapping.address + begin if mapping is not None else 0,
             chunk_bytes=how.chunk_bytes,
             streams=how.streams,
             at_once=how.at_once,
@@ -169,17 +173,18 @@ class FrameServer:
         nbytes: int,
         *,
         crc: int | None = None,
+        begin: int = 0,
         mapping: native.Mapping | None = None,
         chunk_bytes: int = CHUNK_BYTES,
     ) -> int:
-        """Offer a sealed frame until `withdraw`; return the offer's number.
+        """Offer ``nbytes`` of a file from ``begin`` on until `withdraw`; return the offer's number.
 
-        ``crc``: the CRC-32C of all its bytes, which a client of this machine compares. The bytes must not
-        change before `withdraw` has returned True.
+        ``crc``: the CRC-32C of these bytes, which a client of this machine compares. They must not change
+        before `withdraw` has returned True.
         """
-        address = mapping.address if mapping is not None else 0
+        address = mapping.address + begin if mapping is not None else 0
         number = self.native.offer(
-            generation, version, fd, nbytes, crc, address=address, chunk_bytes=chunk_bytes
+            generation, version, fd, nbytes, crc, begin=begin, address=address, chunk_bytes=chunk_bytes
         )
         if mapping is not None:
             self._views[number] = memoryview(mapping)
@@ -190,6 +195,10 @@ class FrameServer:
         number = self.native.offer_arriving(fetch.native)
         self._views[number] = fetch
         return number
+
+    def takers(self, offer: int) -> int:
+        """Return how many connections take this offer now."""
+        return self.native.takers(offer)
 
     def withdraw(self, offer: int, timeout_s: float) -> bool:
         """End an offer and its connections; return whether nobody reads the frame any more."""
