@@ -8,8 +8,8 @@
 namespace hpresil {
 namespace {
 
-CudaApi::Stream real(CudaStream stream) { return static_cast<CudaApi::Stream>(stream); }
-CudaApi::Event real(DeviceEvent event) { return static_cast<CudaApi::Event>(event); }
+CudaApi::Stream stream_of(CudaStream stream) { return static_cast<CudaApi::Stream>(stream); }
+CudaApi::Event event_of(DeviceEvent event) { return static_cast<CudaApi::Event>(event); }
 
 class CudaDevice final : public DeviceApi {
  public:
@@ -20,24 +20,24 @@ class CudaDevice final : public DeviceApi {
   DeviceEvent record(CudaStream stream) override {
     const CudaApi::Event event = cuda_.create_event();
     try {
-      cuda_.record(event, real(stream));
+      cuda_.record(event, stream_of(stream));
     } catch (...) {
       cuda_.destroy_event(event);
       throw;
     }
     return event;
   }
-  bool done(DeviceEvent event) override { return cuda_.reached(real(event)); }
-  void drop(DeviceEvent event) noexcept override { cuda_.destroy_event(real(event)); }
+  bool done(DeviceEvent event) override { return cuda_.reached(event_of(event)); }
+  void drop(DeviceEvent event) noexcept override { cuda_.destroy_event(event_of(event)); }
 
   void close_gate(float* flag, std::uint64_t* ballots, int count, CudaStream stream) override {
     std::array<void*, 3> arguments = {&flag, &ballots, &count};
-    cuda_.launch(DeviceKernel::close_gate, {1, kKernelThreads}, arguments.data(), real(stream));
+    cuda_.launch(DeviceKernel::close_gate, {1, kKernelThreads}, arguments.data(), stream_of(stream));
   }
   void open_gate(float* flag, const std::uint64_t* ballots, int count, std::uint64_t token,
                  CudaStream stream) override {
     std::array<void*, 4> arguments = {&flag, &ballots, &count, &token};
-    cuda_.launch(DeviceKernel::open_gate, {1, kKernelThreads}, arguments.data(), real(stream));
+    cuda_.launch(DeviceKernel::open_gate, {1, kKernelThreads}, arguments.data(), stream_of(stream));
   }
 
  private:
