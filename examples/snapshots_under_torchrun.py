@@ -1,9 +1,11 @@
 """Data-parallel training under plain torchrun that goes on from memory after a worker dies.
 
+    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
     torchrun --nproc-per-node 2 --max-restarts 3 examples/snapshots_under_torchrun.py --steps 200 --die-at 120
 
 torchrun starts all workers anew; they go on from the newest version that all of them had, without a
-checkpoint on disk. ``--die-at N`` kills rank 1 at step N, once, to show it.
+checkpoint on disk. The variable has torchrun begin with an empty store: in the one that it keeps otherwise,
+restarted workers may find the addresses of those before them, and fail to connect. ``--die-at N`` kills rank 1 at step N, once, to show it.
 """
 
 from __future__ import annotations

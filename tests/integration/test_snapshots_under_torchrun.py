@@ -15,6 +15,7 @@ HOME = Path(f"/dev/shm/hpresil-{os.getuid()}")
 
 def torchrun(directory, *flags):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HPRESIL_")}
+    environment |= {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # see the script
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(hpresil.__file__).parents[1])}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     script = ROOT / "examples" / "snapshots_under_torchrun.py"
