@@ -5,8 +5,8 @@
 
 torchrun starts all workers anew; they go on from the newest version that all of them had, without a
 checkpoint on disk. The variable has torchrun begin with an empty store: in the one that it keeps otherwise,
-restarted workers may find the addresses of those before them, and fail to connect. ``--die-at N`` kills rank 1
-at step N, once, to show it.
+restarted workers may find the addresses of those before them, and fail to connect. ``--die-at N`` kills rank
+1 at step N, once, to show it.
 """
 
 from __future__ import annotations
