@@ -164,7 +164,7 @@ class Copier:
 
         Args:
             mapping: All of it, writable; stays open meanwhile.
-            header: As `hpresil.snapshot.layout.Header.packed` gives it; the checksums in it do not count.
+            header: As `hpresil.snapshot.preface.Header.packed` gives it; the checksums in it do not count.
             manifest: What goes behind it.
             sums: The checksum of every tensor, for those that are in the frame already.
             sources: (address, offset in the frame, bytes, place among the tensors) of all others. What lies
