@@ -2,8 +2,7 @@
 
 Requests travel over the agents' own connections (`peers`), bytes over those of the native engine
 (`snapshot.transfer`), or not at all: on one machine the file is passed and copied. A frame's first page says
-that the others are whole. It comes with the answer, and is written last: a newcomer may look into the frame
-by then.
+what there is of the others. It comes with the answer, and is written when there is something (`arriving`).
 
     agent that wants it                        agent that has it
       Fetch        ──────────────────────────▶   holds the frame, offers it to the engine
@@ -23,24 +22,26 @@ import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from socket import AF_INET, AF_INET6, getaddrinfo
 
 import msgspec
 
+from hpresil.base.deadline import now
 from hpresil.base.errors import TransferFailed
-from hpresil.launch.memory import PAGE_BYTES, Arenas
+from hpresil.launch import ways
+from hpresil.launch.arriving import Arriving
+from hpresil.launch.memory import Arenas
 from hpresil.membership.framing import read_message, write_message
 from hpresil.membership.peer_messages import ANSWERED, ASKED, Coming, Fetch, Holder, Ping
 from hpresil.membership.refusals import Refusals
 from hpresil.snapshot import transfer
+from hpresil.snapshot.preface import HEADER_BYTES
 
 JOB = "frames"
 STALL_S = 10.0
 PING_S = 1.0
-SEAL_BYTES = 8
-"""The end of the first page: the word that makes the frame valid, see `snapshot.layout`."""
+LOOK_S = 0.004
 WITHDRAW_S = 5.0
-LOOK_S = 0.1
+LINGER_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -102,10 +103,10 @@ class Exchange:
         if key == self._key:
             return
         self.close()
-        settings = transfer.ServerSettings(host=_numeric(host), unix_path=str(socket), stall_s=STALL_S)
+        settings = transfer.ServerSettings(host=ways.numeric(host), unix_path=str(socket), stall_s=STALL_S)
         self._engine = transfer.FrameServer(key, JOB, settings)
         self._here = Holder(
-            host=settings.host, port=self._engine.port, machine=_machine(), socket=str(socket)
+            host=settings.host, port=self._engine.port, machine=ways.this_machine(), socket=str(socket)
         )
         self._key = key
 
@@ -150,7 +151,7 @@ class Exchange:
             return
         try:
             async with self._offered(wish, frame) as holders:
-                head = os.pread(self._arenas.fds[frame], PAGE_BYTES, 0)
+                head = os.pread(self._arenas.fds[frame], HEADER_BYTES, 0)
                 size = self._arenas.used[frame]
                 write_message(writer, Coming(frame_bytes=size, head=head, holders=holders))
                 await self._until_it_hangs_up(reader)
@@ -175,8 +176,8 @@ class Exchange:
         mapping = await self._arenas.mapping(frame)
         engine, key = self._engine, (wish.generation, wish.version)
         if key not in self._offers:
-            fd, rest = self._arenas.fds[frame], self._arenas.used[frame] - PAGE_BYTES
-            number = engine.offer(*key, fd, rest, begin=PAGE_BYTES, mapping=mapping)
+            fd, rest = self._arenas.fds[frame], self._arenas.used[frame] - HEADER_BYTES
+            number = engine.offer(*key, fd, rest, begin=HEADER_BYTES, mapping=mapping)
             self._offers[key] = _Offer(frame, number, [])
         offer = self._offers[key]
         before = offer.takers[-1:]
@@ -215,15 +216,12 @@ class Exchange:
         coming = await read_message(reader, ANSWERED)
         if not isinstance(coming, Coming) or coming.frame_bytes < 0:
             raise TransferFailed(coming.error if isinstance(coming, Coming) else "the agent hung up")
-        if coming.frame_bytes <= PAGE_BYTES or len(coming.head) != PAGE_BYTES:
+        if coming.frame_bytes <= HEADER_BYTES or len(coming.head) != HEADER_BYTES:
             raise TransferFailed(f"a frame of {coming.frame_bytes} bytes is none")
         begun()
         await self._arenas.grow(coming.frame_bytes)
-        fd = self._arenas.fds[frame]
-        os.pwrite(fd, bytes(PAGE_BYTES), 0)
-        await self._bring(wish, frame, coming, writer)
-        os.pwrite(fd, coming.head[:-SEAL_BYTES], 0)
-        os.pwrite(fd, coming.head[-SEAL_BYTES:], PAGE_BYTES - SEAL_BYTES)
+        arriving = Arriving(self._arenas.fds[frame], coming.head)
+        await self._bring(wish, frame, coming, arriving, writer)
         self.bytes_received += coming.frame_bytes
         return coming.frame_bytes
 
@@ -234,27 +232,38 @@ class Exchange:
             return
         try:
             while engine.takers(offer):
-                await asyncio.sleep(LOOK_S)
+                await asyncio.sleep(LINGER_S)
         finally:
             await asyncio.to_thread(engine.withdraw, offer, WITHDRAW_S)
 
-    async def _bring(self, wish: Fetch, frame: int, coming: Coming, writer: asyncio.StreamWriter) -> None:
+    async def _bring(
+        self, wish: Fetch, frame: int, coming: Coming, arriving: Arriving, writer: asyncio.StreamWriter
+    ) -> None:
         """Fetch all but the first page; nothing writes into the frame once this is over."""
         fetch = await self._begin(wish, frame, coming)
         if self._engine is not None:
             self._passing[frame] = self._engine.offer_arriving(fetch)
         whole = False
         try:
-            ended = asyncio.ensure_future(fetch.ended())
-            while not (await asyncio.wait([ended], timeout=PING_S))[0]:
-                write_message(writer, Ping())  # so that the source keeps the frame
-            (await ended).check()
+            await self._follow(fetch, arriving, writer)
+            arriving.whole()
             whole = True
         finally:
             fetch.cancel()
             await asyncio.to_thread(fetch.wait, WITHDRAW_S)
             if not whole:
+                arriving.given_up()
                 await self.pass_on(frame)
+
+    async def _follow(self, fetch: transfer.Fetch, arriving: Arriving, writer: asyncio.StreamWriter) -> None:
+        ended = asyncio.ensure_future(fetch.ended())
+        pinged = now()
+        while not (await asyncio.wait([ended], timeout=LOOK_S))[0]:
+            arriving.came(HEADER_BYTES + fetch.leading_bytes())
+            if now() - pinged > PING_S:
+                write_message(writer, Ping())  # so that the source keeps the frame
+                pinged = now()
+        (await ended).check()
 
     async def _begin(self, wish: Fetch, frame: int, coming: Coming) -> transfer.Fetch:
         return transfer.Fetch(
@@ -263,32 +272,9 @@ class Exchange:
             wish.generation,
             wish.version,
             self._arenas.fds[frame],
-            coming.frame_bytes - PAGE_BYTES,
-            self._ways(coming.holders),
-            begin=PAGE_BYTES,
+            coming.frame_bytes - HEADER_BYTES,
+            ways.to(coming.holders, self._here.machine),
+            begin=HEADER_BYTES,
             mapping=await self._arenas.mapping(frame),
             settings=transfer.FetchSettings(stall_s=STALL_S, deadline_s=self._wait_s),
         )
-
-    def _ways(self, holders: tuple[Holder, ...]) -> list[transfer.Source]:
-        """Return where to fetch from: the source's memory if it is on this machine, then the network."""
-        ways = [
-            transfer.Source(f"{h.host}:{h.port}", (transfer.Route(h.host, h.port),))
-            for h in holders
-            if h.port
-        ]
-        source = holders[-1] if holders else self._here
-        if source.machine == self._here.machine and source.socket:
-            ways.insert(0, transfer.Source("memory", unix_path=source.socket))
-        return ways
-
-
-def _numeric(host: str) -> str:
-    family = AF_INET6 if ":" in host else AF_INET
-    return str(getaddrinfo(host, None, family)[0][4][0])
-
-
-def _machine() -> str:
-    """Return what two processes have in common that see the same memory and the same network."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot} {os.stat('/proc/self/ns/net').st_ino}"

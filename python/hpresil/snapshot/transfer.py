@@ -80,6 +80,7 @@ class Fetch:
     ) -> None:
         how = settings or FetchSettings()
         self._names = [source.name for source in sources]
+        self._nbytes, self._chunk_bytes = nbytes, how.chunk_bytes
         # A view keeps the mapping from being closed while bytes are received into it.
         self._view = memoryview(mapping) if mapping is not None else None
         self.native = native.FrameFetch(
@@ -125,6 +126,11 @@ class Fetch:
     def cancel(self) -> None:
         """End it; what is here stays. Returns at once, `wait` tells when its threads are gone."""
         self.native.cancel()
+
+    def leading_bytes(self) -> int:
+        """Return how many bytes are here from the beginning on, without a gap."""
+        gap = self.native.here().find(b"\0")
+        return self._nbytes if gap < 0 else gap * self._chunk_bytes
 
     def outcome(self) -> Outcome:
         """Return how it stands; "running" is its state before the end."""

@@ -8,18 +8,23 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from frame_bytes import LEAST, frame_of
+from hpresil import native
 from hpresil.base.errors import TransferFailed
-from hpresil.launch import exchange as module
+from hpresil.launch import exchange as module, ways
 from hpresil.launch.exchange import Book, Exchange
-from hpresil.launch.memory import PAGE_BYTES, Arenas
+from hpresil.launch.memory import Arenas
 from hpresil.launch.peers import Peers
 from hpresil.membership import tls
 from hpresil.membership.door import Door, call
 from hpresil.membership.framing import read_message, write_message
 from hpresil.membership.peer_messages import ANSWERED, ASKED, Coming, Fetch
 from hpresil.membership.refusals import Refusals
+from hpresil.snapshot import preface
+from hpresil.snapshot.preface import HEADER_BYTES
 
 HOST = "127.0.0.1"
 OURS = tls.from_secret(b"the secret of this job, 32 bytes")
@@ -81,7 +86,7 @@ class Node:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """How nodes reach each other; over the network, each thinks that it is alone on its machine."""
     if request.param == "network":
-        monkeypatch.setattr(module, "_machine", lambda: os.urandom(8).hex())
+        monkeypatch.setattr(ways, "this_machine", lambda: os.urandom(8).hex())
     return str(request.param)
 
 
@@ -122,9 +127,9 @@ async def until(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize("size", [4097, 8192, (1 << 20) + 3, 9 << 20])
+@pytest.mark.parametrize("size", [LEAST, LEAST + 1, (1 << 20) + 3, 9 << 20])
 def test_a_frame_goes_over_unchanged(size: int, way: str, tmp_path: Path) -> None:
-    content = os.urandom(size)
+    content = frame_of(size)
 
     async def scenario() -> None:
         async with nodes(tmp_path) as make:
@@ -136,35 +141,43 @@ def test_a_frame_goes_over_unchanged(size: int, way: str, tmp_path: Path) -> Non
             assert newcomer.bytes_of(1, size) == content
             await until(lambda: bool(source.released))
             assert source.released == [(1, "b")]
-            over_the_network = size - PAGE_BYTES if way == "network" else 0
+            over_the_network = size - HEADER_BYTES if way == "network" else 0
             assert (source.exchange.bytes_sent, newcomer.exchange.bytes_received) == (over_the_network, size)
 
     run(scenario)
 
 
-def test_the_page_with_the_seal_is_written_last(
+def test_what_the_first_page_vouches_for_is_there_whenever_it_is_sealed(
     way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    content = os.urandom(5 << 20)
+    content = frame_of(64 << 20)
+    header = preface.parse_header(content[:HEADER_BYTES], len(content), native.crc32c)
+    manifest = content[HEADER_BYTES : HEADER_BYTES + header.manifest_bytes]
+    rows = msgspec.msgpack.decode(manifest, type=preface.Manifest).tensors
 
     async def scenario() -> None:
         async with nodes(tmp_path) as make:
-            source, newcomer = await make(content), await make(b"an older frame" * 400_000)
-            seen: list[tuple[bytes, bool]] = []
+            source, newcomer = await make(content), await make(frame_of(LEAST))
+            seen: list[int] = []
             write = os.pwrite
 
             def watched(fd: int, data: bytes, offset: int) -> int:
-                rest = newcomer.bytes_of(0, len(content))[PAGE_BYTES:]
-                seen.append((newcomer.bytes_of(0, PAGE_BYTES), rest == content[PAGE_BYTES:]))
+                if offset == preface.SEAL_OFFSET and any(data):
+                    there = preface.FIXED.unpack_from(newcomer.bytes_of(0, HEADER_BYTES))[-1]
+                    end = rows[there - 1].offset + rows[there - 1].nbytes
+                    assert newcomer.bytes_of(0, end)[HEADER_BYTES:] == content[HEADER_BYTES:end]
+                    seen.append(there)
+                elif offset == 0 and not any(data):
+                    seen.append(0)
                 return write(fd, data, offset)
 
             monkeypatch.setattr(os, "pwrite", watched)
             await source.exchange.ready(2, 7, 0)
             await newcomer.fetch(source.address, 0)
-            (_, early), (cleared, whole), (head, _) = seen
-            assert (early, whole) == (False, True)
-            assert cleared == bytes(PAGE_BYTES)
-            assert head == content[: PAGE_BYTES - module.SEAL_BYTES] + bytes(module.SEAL_BYTES)
+            assert seen == sorted(seen)
+            assert (seen[0], seen[-1]) == (0, 16), "cleared first, whole in the end"
+            assert way == "memory" or len(seen) > 2, "nobody could have read before everything was there"
+            assert newcomer.bytes_of(0, len(content)) == content
 
     run(scenario)
 
@@ -172,19 +185,19 @@ def test_the_page_with_the_seal_is_written_last(
 def test_a_request_waits_until_the_frame_is_there(way: str, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with nodes(tmp_path) as make:
-            source, newcomer = await make(b"late" * 4000), await make()
+            source, newcomer = await make(frame_of(20_000)), await make()
             fetch = asyncio.create_task(newcomer.fetch(source.address, 0))
             await asyncio.sleep(0.1)
             assert not fetch.done()
             await source.exchange.ready(2, 7, 0)
-            assert await fetch == 16_000
+            assert await fetch == 20_000
 
     run(scenario)
 
 
 def test_of_several_each_takes_from_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_machine", lambda: os.urandom(8).hex())
-    content = os.urandom(40 << 20)
+    monkeypatch.setattr(ways, "this_machine", lambda: os.urandom(8).hex())
+    content = frame_of(40 << 20)
 
     async def scenario() -> None:
         async with nodes(tmp_path) as make:
@@ -199,7 +212,7 @@ def test_of_several_each_takes_from_the_one_before(tmp_path: Path, monkeypatch: 
                 assert taker.bytes_of(0, len(content)) == content
             sent = source.exchange.bytes_sent
             passed_on = sum(taker.exchange.bytes_sent for taker in takers)
-            assert sent + passed_on >= 3 * (len(content) - PAGE_BYTES)
+            assert sent + passed_on >= 3 * (len(content) - HEADER_BYTES)
             assert passed_on > 0, "everything came from the source"
             await until(lambda: len(source.released) == 3)
             assert {node for _, node in source.released} == {"n0", "n1", "n2"}
@@ -210,8 +223,8 @@ def test_of_several_each_takes_from_the_one_before(tmp_path: Path, monkeypatch: 
 def test_one_that_passes_on_and_is_gone_is_gone_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_machine", lambda: os.urandom(8).hex())
-    content = os.urandom(64 << 20)
+    monkeypatch.setattr(ways, "this_machine", lambda: os.urandom(8).hex())
+    content = frame_of(64 << 20)
 
     async def scenario() -> None:
         async with nodes(tmp_path) as make:
@@ -233,7 +246,7 @@ def test_one_that_passes_on_and_is_gone_is_gone_round(
 def test_a_version_that_is_not_there_is_an_error_that_names_it(way: str, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with nodes(tmp_path) as make:
-            source, newcomer = await make(b"x" * 9000, version=8), await make()
+            source, newcomer = await make(frame_of(20_000, version=8), version=8), await make()
             with pytest.raises(TransferFailed, match="version 7 is not here for generation 2"):
                 await newcomer.fetch(source.address, 0)  # never offered
             await source.exchange.ready(2, 7, 0)  # the frame has been filled again since
@@ -249,12 +262,12 @@ def test_a_version_that_is_not_there_is_an_error_that_names_it(way: str, tmp_pat
 def test_who_does_not_know_the_key_gets_nothing_and_is_counted(way: str, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with nodes(tmp_path) as make:
-            source, stranger = await make(os.urandom(9 << 20)), await make(b"old" * 5000, key=b"?" * 32)
+            source, stranger = await make(frame_of(9 << 20)), await make(frame_of(20_000), key=b"?" * 32)
             await source.exchange.ready(2, 7, 0)
             watching = asyncio.create_task(source.exchange.watch())
             with pytest.raises(TransferFailed):
                 await stranger.fetch(source.address, 0)
-            assert stranger.bytes_of(0, PAGE_BYTES) == bytes(PAGE_BYTES), "what is not whole is not valid"
+            assert stranger.bytes_of(0, HEADER_BYTES) == bytes(HEADER_BYTES), "what is not whole is not valid"
             await until(lambda: any(kind.startswith("transfer") for kind in source.refusals.counts))
             assert source.exchange.bytes_sent == 0
             watching.cancel()
@@ -310,7 +323,7 @@ def test_the_frame_of_who_asked_and_fell_silent_is_free_again(
 
     async def scenario() -> None:
         async with nodes(tmp_path) as make:
-            source = await make(os.urandom(1 << 20))
+            source = await make(frame_of(1 << 20))
             await source.exchange.ready(2, 7, 0)
             host, _, port = source.address.rpartition(":")
             reader, writer = await call(host, int(port), OURS, 5)
