@@ -141,14 +141,22 @@ py::dict counters_of(const FrameServer& server) {
   return counters;
 }
 
-std::uint64_t size_at(const py::bytes& secret, const std::string& job, std::uint64_t generation,
-                      std::uint64_t version, const NamedSources& source, double timeout_s, double appear_s) {
+std::optional<std::uint64_t> size_at(const py::bytes& secret, const std::string& job,
+                                     std::uint64_t generation, std::uint64_t version,
+                                     const NamedSources& source, double timeout_s, double appear_s) {
   const JobKey key = job_key(secret, job);
   const std::vector<Source> wanted = sources_of(source);
   expects(wanted.size() == 1, "the size is asked of one source");
   const py::gil_scoped_release released;
-  return transfer::ask_size(key, {generation, version}, wanted.front(), ns(timeout_s),
-                            milliseconds(appear_s));
+  try {
+    return transfer::ask_size(key, {generation, version}, wanted.front(), ns(timeout_s),
+                              milliseconds(appear_s));
+  } catch (const transfer::Broken& end) {
+    if (end.reason() == "not here") {
+      return std::nullopt;
+    }
+    throw;
+  }
 }
 
 void bind_server(py::module_& module) {

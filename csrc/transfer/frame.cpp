@@ -1,7 +1,5 @@
 #include "transfer/frame.h"
 
-#include <unistd.h>
-
 #include <chrono>
 #include <cstring>
 #include <string>
@@ -27,12 +25,10 @@ Key content_key(const JobKey& key, Identity identity, Grid grid, const Tag& orig
 }
 
 Grid checked(Grid grid, const Location& location) {
-  static const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
   expects(grid.frame_bytes >= 1 && grid.frame_bytes <= kLargestFrame, "a frame has 1 byte to 16 TiB");
   expects(grid.chunk_bytes >= kLeastChunk && grid.chunk_bytes <= kLargestChunk,
           "a chunk has 4 KiB to 16 MiB");
-  expects(location.begin % page == 0 && location.begin <= kLargestFrame,
-          "a frame begins at a page of its file");
+  expects(location.begin <= kLargestFrame, "a frame begins within the first 16 TiB of its file");
   const std::uint64_t end = location.begin + grid.frame_bytes;
   if (bytes_of(location.fd) < end) {
     fail("descriptor " + std::to_string(location.fd) + " holds " + std::to_string(bytes_of(location.fd)) +

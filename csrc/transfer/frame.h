@@ -49,9 +49,9 @@ class ContentCheck {
 
 enum class Presence { here, coming, never };
 
-// Where a frame's bytes are: in the file `fd` from `begin` on, a multiple of the page size. What lies before
-// is not transferred. `mapped`: byte `begin` of the file in this process, kept by the caller for as long as a
-// Frame uses it; null: not mapped yet.
+// Where a frame's bytes are: in the file `fd` from `begin` on. What lies before is not transferred. `mapped`:
+// byte `begin` of the file in this process, kept by the caller for as long as a Frame uses it; null: not
+// mapped yet.
 struct Location {
   int fd;
   std::uint64_t begin;

@@ -126,7 +126,8 @@ void FrameServer::serve(Session& session) {
   try {
     converse(session);
   } catch (const Broken& end) {
-    if (end.reason() != "hung up") {  // that is how a client ends that was killed, or has what it wants
+    // How a client ends that was killed or has what it wants, and one that waited for what did not come.
+    if (end.reason() != "hung up" && end.reason() != "withdrawn") {
       refusals_.count(end.reason());
     }
   } catch (const std::exception&) {

@@ -18,29 +18,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
-from hpresil.base.deadline import now
-from hpresil.base.errors import TransferFailed
+from hpresil.base.errors import ConfigError, NativeError
+from hpresil.base.tasks import surely
 from hpresil.launch import ways
-from hpresil.launch.arriving import Arriving
 from hpresil.launch.memory import Arenas
 from hpresil.membership.framing import read_message, write_message
-from hpresil.membership.peer_messages import ANSWERED, ASKED, Coming, Fetch, Holder, Ping
+from hpresil.membership.peer_messages import ASKED, Coming, Fetch, Holder
 from hpresil.membership.refusals import Refusals
 from hpresil.snapshot import transfer
 from hpresil.snapshot.preface import HEADER_BYTES
+
+log = logging.getLogger(__name__)
 
 JOB = "frames"
 STALL_S = 10.0
 PING_S = 1.0
 LOOK_S = 0.004
-WITHDRAW_S = 5.0
+PROBE_S = 5.0
+GRACE_S = 2.0
+APPEAR_S = 2.0
+"""How long to wait for a holder that is about to have the frame, before the next one is asked."""
+WAIT_S = 5.0
 LINGER_S = 0.1
 
 
@@ -79,57 +83,78 @@ class Exchange:
         book: What they hold.
         refusals: Counts what the engine turns away.
         wait_s: How long a request may wait for its frame, and a transfer may take.
+        host: The address to listen at, in numbers.
+        socket: Where agents of this machine take frames.
+
+    Attributes:
+        key: What agents prove themselves with; empty before `open`.
+        engine: Offers what is here; None before `open`.
+        here: How others get at that.
     """
 
-    def __init__(self, arenas: Arenas, book: Book, refusals: Refusals, wait_s: float) -> None:
+    def __init__(
+        self, arenas: Arenas, book: Book, refusals: Refusals, wait_s: float, *, host: str, socket: Path
+    ) -> None:
         self._arenas, self._book, self._refusals, self._wait_s = arenas, book, refusals, wait_s
+        self._settings = transfer.ServerSettings(host=host, unix_path=str(socket), stall_s=STALL_S)
         self._ready: dict[tuple[int, int], int] = {}
         self._change = asyncio.Condition()
         self._offers: dict[tuple[int, int], _Offer] = {}
-        self._key = b""
-        self._engine: transfer.FrameServer | None = None
-        self._here = Holder(host="", port=0, machine="", socket="")
-        self._passing: dict[int, int] = {}  # by frame, the offer of what is arriving or has just arrived
-        self.bytes_received = 0
+        self.key = b""
+        self.engine: transfer.FrameServer | None = None
+        self.here = Holder()
 
-    def open(self, host: str, socket: Path, key: bytes) -> None:
+    def open(self, key: bytes) -> None:
         """Let others have frames who know the job's ``key``; again with the same key does nothing.
 
-        ``host`` is the address to listen at; ``socket`` is for agents of this machine.
-
         Raises:
-            NativeError: The address is not one of this machine, or there is no libcrypto.
+            ConfigError: The address is not one of this machine, or no descriptor or thread is left.
         """
-        if key == self._key:
+        if key == self.key:
             return
         self.close()
-        settings = transfer.ServerSettings(host=ways.numeric(host), unix_path=str(socket), stall_s=STALL_S)
-        self._engine = transfer.FrameServer(key, JOB, settings)
-        self._here = Holder(
-            host=settings.host, port=self._engine.port, machine=ways.this_machine(), socket=str(socket)
+        try:
+            self.engine = transfer.FrameServer(key, JOB, self._settings)
+        except NativeError as error:
+            raise ConfigError(f"frames cannot be offered to other nodes: {error}") from error
+        self.key = key
+        self.here = Holder(
+            host=self._settings.host,
+            port=self.engine.port,
+            machine=ways.this_machine(),
+            socket=self._settings.unix_path,
         )
-        self._key = key
+
+    async def reaches(self, holder: Holder) -> str:
+        """Return why nothing can be taken from another agent over the network, "" if it can."""
+        if not holder.port or not self.key:
+            return ""
+        (source,) = ways.to([holder], machine="")
+        try:
+            await asyncio.to_thread(transfer.frame_bytes_at, self.key, JOB, 0, 0, source, PROBE_S)
+        except NativeError as error:
+            return f"{source.name} (frames): {error}"
+        return ""
 
     def close(self) -> None:
         """Cut all transfers to others."""
-        if self._engine is not None:
-            self._engine.tell(self._refusals)
-            self._engine.close()
-            self._engine, self._key = None, b""
+        if self.engine is not None:
+            self.engine.tell(self._refusals)
+            self.engine.close()
+            self.engine, self.key = None, b""
         self._offers.clear()
-        self._passing.clear()
 
     async def watch(self) -> None:
         """Tell of what the engine turned away, for as long as this runs."""
         while True:
             await asyncio.sleep(PING_S)
-            if self._engine is not None:
-                self._engine.tell(self._refusals)
+            if self.engine is not None:
+                self.engine.tell(self._refusals)
 
     @property
     def bytes_sent(self) -> int:
         """What went out over the network."""
-        return self._engine.counters()["sent_bytes"] if self._engine is not None else 0
+        return self.engine.counters()["sent_bytes"] if self.engine is not None else 0
 
     # ------------------------------------------------------------------ giving
 
@@ -144,7 +169,7 @@ class Exchange:
         """Answer a request: the frame is kept and offered until the other agent hangs up or falls silent."""
         offered = self._offers.get((wish.generation, wish.version))
         frame = offered.frame if offered is not None else await self._frame_for(wish)
-        held = self._book.hold(frame, wish.version) if frame >= 0 and self._engine is not None else -1
+        held = self._book.hold(frame, wish.version) if frame >= 0 and self.engine is not None else -1
         if held < 0:
             error = f"version {wish.version} is not here for generation {wish.generation}"
             write_message(writer, Coming(frame_bytes=-1, error=error))
@@ -155,6 +180,8 @@ class Exchange:
                 size = self._arenas.used[frame]
                 write_message(writer, Coming(frame_bytes=size, head=head, holders=holders))
                 await self._until_it_hangs_up(reader)
+        except NativeError as error:  # no memory to map it, no descriptor left
+            write_message(writer, Coming(frame_bytes=-1, error=f"it cannot be offered: {error}"))
         finally:
             self._book.release(held, wish.node)
 
@@ -172,9 +199,9 @@ class Exchange:
     @contextlib.asynccontextmanager
     async def _offered(self, wish: Fetch, frame: int) -> AsyncIterator[tuple[Holder, ...]]:
         """Offer a frame to the engine while anybody takes it; gives who has it, the nearest first."""
-        assert self._engine is not None
+        assert self.engine is not None
         mapping = await self._arenas.mapping(frame)
-        engine, key = self._engine, (wish.generation, wish.version)
+        engine, key = self.engine, (wish.generation, wish.version)
         if key not in self._offers:
             fd, rest = self._arenas.fds[frame], self._arenas.used[frame] - HEADER_BYTES
             number = engine.offer(*key, fd, rest, begin=HEADER_BYTES, mapping=mapping)
@@ -183,12 +210,12 @@ class Exchange:
         before = offer.takers[-1:]
         offer.takers.append(wish.holder)
         try:
-            yield (*before, self._here)
+            yield (*before, self.here)
         finally:
             offer.takers.remove(wish.holder)
             if not offer.takers and self._offers.get(key) is offer:
                 del self._offers[key]
-                await asyncio.to_thread(engine.withdraw, offer.number, WITHDRAW_S)
+                await surely(self.withdraw(offer.number))
 
     async def _until_it_hangs_up(self, reader: asyncio.StreamReader) -> None:
         while True:
@@ -196,85 +223,8 @@ class Exchange:
                 if await read_message(reader, ASKED) is None:
                     return
 
-    # ------------------------------------------------------------------ taking
-
-    async def take(
-        self,
-        wish: Fetch,
-        frame: int,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        begun: Callable[[], None],
-    ) -> int:
-        """Bring what was asked for into ``frame``; return its bytes. ``begun``: it is on its way.
-
-        Raises:
-            TransferFailed: nobody has such a frame, or all who do stall or are gone; the frame is not valid.
-            ConfigError: there is no memory for it.
-        """
-        write_message(writer, msgspec.structs.replace(wish, holder=self._here))
-        coming = await read_message(reader, ANSWERED)
-        if not isinstance(coming, Coming) or coming.frame_bytes < 0:
-            raise TransferFailed(coming.error if isinstance(coming, Coming) else "the agent hung up")
-        if coming.frame_bytes <= HEADER_BYTES or len(coming.head) != HEADER_BYTES:
-            raise TransferFailed(f"a frame of {coming.frame_bytes} bytes is none")
-        begun()
-        await self._arenas.grow(coming.frame_bytes)
-        arriving = Arriving(self._arenas.fds[frame], coming.head)
-        await self._bring(wish, frame, coming, arriving, writer)
-        self.bytes_received += coming.frame_bytes
-        return coming.frame_bytes
-
-    async def pass_on(self, frame: int) -> None:
-        """Return once nobody takes from here what was brought into ``frame``; it must not change before."""
-        engine, offer = self._engine, self._passing.pop(frame, None)
-        if engine is None or offer is None:
-            return
-        try:
-            while engine.takers(offer):
-                await asyncio.sleep(LINGER_S)
-        finally:
-            await asyncio.to_thread(engine.withdraw, offer, WITHDRAW_S)
-
-    async def _bring(
-        self, wish: Fetch, frame: int, coming: Coming, arriving: Arriving, writer: asyncio.StreamWriter
-    ) -> None:
-        """Fetch all but the first page; nothing writes into the frame once this is over."""
-        fetch = await self._begin(wish, frame, coming)
-        if self._engine is not None:
-            self._passing[frame] = self._engine.offer_arriving(fetch)
-        whole = False
-        try:
-            await self._follow(fetch, arriving, writer)
-            arriving.whole()
-            whole = True
-        finally:
-            fetch.cancel()
-            await asyncio.to_thread(fetch.wait, WITHDRAW_S)
-            if not whole:
-                arriving.given_up()
-                await self.pass_on(frame)
-
-    async def _follow(self, fetch: transfer.Fetch, arriving: Arriving, writer: asyncio.StreamWriter) -> None:
-        ended = asyncio.ensure_future(fetch.ended())
-        pinged = now()
-        while not (await asyncio.wait([ended], timeout=LOOK_S))[0]:
-            arriving.came(HEADER_BYTES + fetch.leading_bytes())
-            if now() - pinged > PING_S:
-                write_message(writer, Ping())  # so that the source keeps the frame
-                pinged = now()
-        (await ended).check()
-
-    async def _begin(self, wish: Fetch, frame: int, coming: Coming) -> transfer.Fetch:
-        return transfer.Fetch(
-            self._key,
-            JOB,
-            wish.generation,
-            wish.version,
-            self._arenas.fds[frame],
-            coming.frame_bytes - HEADER_BYTES,
-            ways.to(coming.holders, self._here.machine),
-            begin=HEADER_BYTES,
-            mapping=await self._arenas.mapping(frame),
-            settings=transfer.FetchSettings(stall_s=STALL_S, deadline_s=self._wait_s),
-        )
+    async def withdraw(self, offer: int) -> None:
+        """Return once nobody reads an offer any more: its connections are cut, so this is soon."""
+        engine = self.engine
+        while engine is not None and not await asyncio.to_thread(engine.withdraw, offer, WAIT_S):
+            log.warning("offer %d of a frame is withdrawn and still read", offer)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from hpresil.base import spans
-from hpresil.base.errors import ConfigError, TransferFailed
+from hpresil.base.errors import ConfigError, NativeError, TransferFailed
 from hpresil.launch.arena import AGENT, Action, FrameBook, Serve
 from hpresil.launch.links import Links
 from hpresil.launch.memory import Arenas
@@ -76,8 +77,9 @@ class FrameTraffic:
             return
         if grown:
             self._perform(self._book.grown(True))
-            if self.peers is not None:
-                await self._w.arenas.map_all()  # now, and not when another node waits for one of them
+            if self.peers is not None:  # now, and not when another node waits for one of them
+                with suppress(NativeError):  # it is tried again then
+                    await self._w.arenas.map_all()
 
     def committed(self, message: m.Committed, worker: int) -> None:
         """A worker has committed a step of which a snapshot is wanted."""
@@ -86,9 +88,10 @@ class FrameTraffic:
         self._let_everybody_go()
         self._perform(self._book.snapshot(message.generation, message.step + 1, worker))
 
-    def served(self, worker: int, message: m.Served) -> None:
-        """A frame was filled."""
-        newest, actions = self._book.served(worker, message.generation, message.version, message.frame)
+    def served(self, worker: int, message: m.Served, reader: int | None = None) -> None:
+        """A frame was filled; ``reader`` reads it from now on."""
+        where = message.generation, message.version, message.frame
+        newest, actions = self._book.served(worker, *where, reader)
         if newest:
             self._w.arenas.used[message.frame] = message.frame_bytes
             self._w.client.say(m.FrameSealed(node=self._w.node, version=message.version, frame=message.frame))
@@ -225,23 +228,14 @@ class FrameTraffic:
                 action.generation, f"fetching version {action.version} from node {node}: {error}"
             )
             return
-        self.served(
-            action.worker,
-            m.Served(
-                generation=action.generation,
-                version=action.version,
-                frame=action.frame,
-                frame_bytes=frame_bytes,
-            ),
+        self._holds += 1
+        held = self._holds
+        served = m.Served(
+            generation=action.generation, version=action.version, frame=action.frame, frame_bytes=frame_bytes
         )
-        await self._pass_on(action)
-
-    async def _pass_on(self, action: Serve) -> None:
-        """Keep what has just come while other nodes take it from here."""
-        assert self.peers is not None
-        held = self.hold(action.frame, action.version)
+        self.served(action.worker, served, reader=_FIRST_HOLD - held)  # no gap in which it could be filled
         try:
-            await self.peers.exchange.pass_on(action.frame)
+            await self.peers.taking.pass_on(action.frame)
         finally:
             self.release(held, self._w.node)
 

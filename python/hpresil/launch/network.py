@@ -14,7 +14,7 @@ from hpresil.base.deadline import now
 from hpresil.base.errors import ConfigError, NativeError, TransferFailed
 from hpresil.base.tasks import Tasks
 from hpresil.base.version import VERSION
-from hpresil.launch import whereabouts
+from hpresil.launch import ways, whereabouts
 from hpresil.launch.cluster import Cluster
 from hpresil.launch.exchange import Book, Exchange
 from hpresil.launch.frame_traffic import FrameTraffic
@@ -22,6 +22,7 @@ from hpresil.launch.lease import Lease
 from hpresil.launch.memory import Arenas
 from hpresil.launch.peers import Peers
 from hpresil.launch.succession import Office, Succession
+from hpresil.launch.taking import Taking
 from hpresil.membership import messages as m
 from hpresil.membership.client import Client
 from hpresil.membership.peer_messages import Elected
@@ -137,8 +138,10 @@ class Network:
         except NativeError as error:
             raise ConfigError(str(error)) from error
         book = Book(frames.stored, frames.hold, frames.release)
-        exchange = Exchange(arenas, book, self._refusals, wait_s)
-        peers = frames.peers = Peers(cluster.credentials, self._refusals, exchange, wait_s=wait_s)
+        host, socket = await ways.numeric(cluster.address), self._ground.socket
+        exchange = Exchange(arenas, book, self._refusals, wait_s, host=host, socket=socket)
+        taking = Taking(arenas, exchange, wait_s)
+        peers = frames.peers = Peers(cluster.credentials, self._refusals, exchange, taking, wait_s=wait_s)
         self._address = await peers.open(cluster.address)
         self._tasks.start(exchange.watch())
         peers.elected = self._told_of
@@ -203,10 +206,9 @@ class Network:
         return ""
 
     def _accepted(self, accepted: m.Accepted) -> None:
-        if self._succession is not None and self._cluster is not None:
+        if self._succession is not None:
             self._succession.standing.accepted(accepted.term)
-            exchange = self._succession.peers.exchange
-            exchange.open(self._cluster.address, self._ground.socket, accepted.frames_key)
+            self._succession.peers.exchange.open(accepted.frames_key)
         self._ground.keep(accepted.workers)
 
     def _keep_copy(self, copy: m.StateCopy) -> None:

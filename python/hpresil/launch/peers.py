@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from hpresil.base.errors import ConfigError, DeadlineExceeded, NativeError, TransferFailed
 from hpresil.launch.exchange import STALL_S, Exchange
+from hpresil.launch.taking import Taking
 from hpresil.membership.agent_messages import AgentJoined
 from hpresil.membership.door import Door, call
 from hpresil.membership.framing import read_message, write_message
@@ -42,7 +43,8 @@ class Peers:
     Args:
         credentials: The job's.
         refusals: Counts what is turned away.
-        exchange: Gives and takes frames.
+        exchange: Gives frames to other agents.
+        taking: Takes theirs.
         wait_s: How long a frame may take to be there.
 
     Attributes:
@@ -56,11 +58,12 @@ class Peers:
         credentials: Credentials,
         refusals: Refusals,
         exchange: Exchange,
+        taking: Taking,
         *,
         wait_s: float,
     ) -> None:
         self._credentials, self._refusals, self._wait_s = credentials, refusals, wait_s
-        self.exchange = exchange
+        self.exchange, self.taking = exchange, taking
         self._door = Door(self._visit, credentials, refusals)
         self.stood: Callable[[Stand], Vote] = lambda stand: Vote(granted=False, term=0)
         self.elected: Callable[[Elected], None] = lambda elected: None
@@ -104,7 +107,7 @@ class Peers:
             async with asyncio.timeout(self._wait_s + STALL_S):
                 reader, writer = await _call(address, self._credentials)
                 try:
-                    return await self.exchange.take(wish, frame, reader, writer, begun)
+                    return await self.taking.take(wish, frame, reader, writer, begun)
                 finally:
                     writer.transport.abort()
         except (OSError, EOFError, TimeoutError, ConfigError, DeadlineExceeded, NativeError) as error:
@@ -112,9 +115,9 @@ class Peers:
 
     async def _ping(self, address: str) -> str:
         answer = await self._ask(address, Ping())
-        if isinstance(answer, str):
-            return answer
-        return "" if isinstance(answer, Pong) else f"{address} hung up"
+        if isinstance(answer, Pong):
+            return await self.exchange.reaches(answer.frames)
+        return answer if isinstance(answer, str) else f"{address} hung up"
 
     async def _ask(self, address: str, question: Ping | Stand | Elected) -> Pong | Coming | Vote | str | None:
         """Return another agent's answer, None if it hung up, or why there is none in words."""
@@ -137,7 +140,7 @@ class Peers:
                 wish = await read_message(reader, ASKED)
             match wish:
                 case Ping():
-                    write_message(writer, Pong())
+                    write_message(writer, Pong(frames=self.exchange.here))
                 case Stand():
                     write_message(writer, self.stood(wish))
                 case Elected():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from socket import AF_INET, AF_INET6, getaddrinfo
+from socket import AF_INET, AF_INET6
 
+from hpresil.base.errors import ConfigError
 from hpresil.membership.peer_messages import Holder
 from hpresil.snapshot.transfer import Route, Source
 
@@ -30,7 +32,11 @@ def this_machine() -> str:
     return f"{boot} {os.stat('/proc/self/ns/net').st_ino}"
 
 
-def numeric(host: str) -> str:
-    """Return the address of a host of this machine in numbers."""
+async def numeric(host: str) -> str:
+    """Return the address of a host in numbers. Raises ConfigError if it has none."""
     family = AF_INET6 if ":" in host else AF_INET
-    return str(getaddrinfo(host, None, family)[0][4][0])
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None, family=family)
+    except OSError as error:
+        raise ConfigError(f"{host} has no address: {error}") from error
+    return str(found[0][4][0])

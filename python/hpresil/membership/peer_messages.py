@@ -13,14 +13,6 @@ from hpresil.membership.worker_messages import Message
 MAX_REQUEST_BYTES = 1 << 16
 
 
-class Ping(Message, frozen=True, kw_only=True):
-    """Ask whether anybody is there."""
-
-
-class Pong(Message, frozen=True, kw_only=True):
-    """Somebody is."""
-
-
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
     """Who has a frame, or is getting it, and how to take it from there.
 
@@ -31,6 +23,16 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 0
     machine: str = ""
     socket: str = ""
+
+
+class Ping(Message, frozen=True, kw_only=True):
+    """Ask whether anybody is there."""
+
+
+class Pong(Message, frozen=True, kw_only=True):
+    """Somebody is. ``frames``: how to get at the frames there."""
+
+    frames: Holder = Holder()
 
 
 class Fetch(Message, frozen=True, kw_only=True):

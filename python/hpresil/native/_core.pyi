@@ -539,8 +539,8 @@ def frame_bytes_at(
     source: Sequence[FlatSource],
     timeout_s: float,
     appear_s: float = 0.0,
-) -> int:
-    """Return the bytes of a version at one source."""
+) -> int | None:
+    """Return the bytes of a version at one source, None if it is not there."""
 
 # ------------------------------------------------------------------ machine
 

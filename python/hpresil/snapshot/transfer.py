@@ -54,8 +54,8 @@ class Fetch:
         fd: The memory file, of ``begin + nbytes`` or more; it may be closed afterwards.
         nbytes: The frame's size, see `frame_bytes_at`.
         sources: Who has it, in the order of preference.
-        begin: Where in the file it begins, at all ends of the transfer; a multiple of the page size. What
-            lies before is not transferred: a page with a seal, say, that is valid once the rest is here.
+        begin: Where in the file it begins, at all ends of the transfer. What lies before is not transferred:
+            a page with a seal, say, that is valid once the rest is here.
         mapping: A writable mapping of the file, if there is one: saves the page faults of a new one.
         here: What is here already, from an earlier `Outcome`.
 
@@ -227,7 +227,7 @@ class FrameServer:
             new = count - self._told.get(reason, 0)
             if new > 0:
                 kind = f"transfer: {reason}"
-                refusals.turn_away(kind, f"{new} connections to port {self.port}")
+                refusals.turn_away(kind, f"{new} connections to the transfer engine")
                 refusals.counts[kind] += new - 1
                 self._told[reason] = count
 
@@ -245,8 +245,12 @@ def frame_bytes_at(
     source: Source,
     timeout_s: float,
     appear_s: float = 0.0,
-) -> int:
-    """Return how many bytes a version has at ``source``. Raises NativeError if it cannot be asked."""
+) -> int | None:
+    """Return how many bytes a version has at ``source``, None if it is not there.
+
+    Raises:
+        NativeError: It cannot be asked.
+    """
     return native.frame_bytes_at(secret, job, generation, version, [_flat(source)], timeout_s, appear_s)
 
 

@@ -96,9 +96,9 @@ TEST(FrameFetch, BringsTheRightBytesOfAnySize) {
   }
 }
 
-TEST(FrameFetch, LeavesThePagesBeforeTheFrameAlone) {
+TEST(FrameFetch, LeavesWhatLiesBeforeTheFrameAlone) {
   constexpr std::size_t kBytes = 50'000;
-  constexpr std::uint64_t kBegin = 8192;
+  constexpr std::uint64_t kBegin = 5000;
   FrameServer server = serve();
   const Fd from = filled(kBegin + kBytes, 7);
   const Fd to = create_memfd("to", kBegin + kBytes);
@@ -113,7 +113,6 @@ TEST(FrameFetch, LeavesThePagesBeforeTheFrameAlone) {
   EXPECT_EQ(std::memcmp(sent.data() + kBegin, found.data() + kBegin, kBytes), 0);
   EXPECT_TRUE(
       std::all_of(found.data(), found.data() + kBegin, [](std::byte each) { return each == std::byte{0}; }));
-  EXPECT_THROW(offered(from, kBytes, 100), NativeError) << "not a page";
   EXPECT_THROW(offered(from, kBytes, kBegin + 4096), NativeError) << "ends behind the file";
 }
 

@@ -23,7 +23,7 @@ class Fetches:
         self.open: list[SimpleNamespace] = []
         self.offered: list[tuple[int, int, int]] = []
         self.cancelled = 0
-        self.exchange = self
+        self.exchange = self.taking = self
         self.nobody_takes_on = asyncio.Event()
         self.nobody_takes_on.set()
 

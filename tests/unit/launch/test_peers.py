@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -14,6 +15,7 @@ from hpresil.launch import peers as module
 from hpresil.launch.exchange import Book, Exchange
 from hpresil.launch.memory import Arenas
 from hpresil.launch.peers import Peers
+from hpresil.launch.taking import Taking
 from hpresil.membership import tls
 from hpresil.membership.door import Door, call
 from hpresil.membership.messages import LENGTH
@@ -41,7 +43,8 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
 async def node() -> AsyncIterator[tuple[Peers, str, Refusals]]:
     arenas, refusals = Arenas(), Refusals()
     nothing = Book(lambda version: -1, lambda frame, version: -1, lambda held, node: None)
-    peers = Peers(OURS, refusals, Exchange(arenas, nothing, refusals, WAIT_S), wait_s=WAIT_S)
+    exchange = Exchange(arenas, nothing, refusals, WAIT_S, host=HOST, socket=Path("/nowhere"))
+    peers = Peers(OURS, refusals, exchange, Taking(arenas, exchange, WAIT_S), wait_s=WAIT_S)
     address = await peers.open(HOST)
     try:
         yield peers, address, refusals

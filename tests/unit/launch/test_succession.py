@@ -110,7 +110,7 @@ class Agent:
     @property
     def frames_key(self) -> bytes:
         assert self.network._succession is not None
-        return self.network._succession.peers.exchange._key
+        return self.network._succession.peers.exchange.key
 
     async def die(self) -> None:
         """Vanish, as a process that is killed."""
