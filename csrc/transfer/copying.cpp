@@ -38,7 +38,8 @@ void FetchWorker::copy_here(std::size_t source) {
   if ((seals_of(passed.get()) & F_SEAL_SHRINK) == 0) {
     throw Broken("not here", "the frame that was passed is not sealed against shrinking");
   }
-  const Mapping mapping(passed.get(), frame_.begin() + frame_.grid().frame_bytes, false, false);
+  // All its pages at once: a fault for every few of them costs as much as the copy.
+  const Mapping mapping(passed.get(), frame_.begin() + frame_.grid().frame_bytes, false, true);
   const std::vector<Chunk> chunks = take_all();
   const std::uint32_t crc =
       copy_all(chunks, mapping.data() + frame_.begin());  // both ends leave the same out
