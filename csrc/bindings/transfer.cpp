@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "bindings/module.h"
 #include "transfer/fetch.h"
+#include "transfer/libcrypto.h"
 #include "transfer/server.h"
 
 namespace hpresil::bindings {
@@ -95,10 +96,10 @@ py::bytes here_of(const FrameFetch& fetch) {
 
 std::shared_ptr<FrameFetch> make_fetch(const py::bytes& secret, const std::string& job,
                                        std::uint64_t generation, std::uint64_t version, int fd,
-                                       std::uint64_t nbytes, const NamedSources& sources, Address address,
-                                       std::uint32_t chunk_bytes, std::size_t streams, std::size_t at_once,
-                                       std::size_t window, double connect_s, double stall_s,
-                                       double deadline_s, double appear_s, int copy_threads,
+                                       std::uint64_t nbytes, const NamedSources& sources, std::uint64_t begin,
+                                       Address address, std::uint32_t chunk_bytes, std::size_t streams,
+                                       std::size_t at_once, std::size_t window, double connect_s,
+                                       double stall_s, double deadline_s, double appear_s, int copy_threads,
                                        const py::bytes& here) {
   const JobKey key = job_key(secret, job);
   const std::string_view places = here;
@@ -114,19 +115,20 @@ std::shared_ptr<FrameFetch> make_fetch(const py::bytes& secret, const std::strin
   auto wanted = sources_of(sources);
   const py::gil_scoped_release released;
   auto frame = std::make_shared<Frame>(key, transfer::Identity{generation, version},
-                                       transfer::Grid{nbytes, chunk_bytes}, fd, pointer(address), true);
+                                       transfer::Grid{nbytes, chunk_bytes},
+                                       transfer::Location{fd, begin, pointer(address)}, true);
   return ends_released(
       std::make_unique<FrameFetch>(std::move(frame), std::move(wanted), settings, chunks_here));
 }
 
 std::uint64_t offer_frame(FrameServer& server, std::uint64_t generation, std::uint64_t version, int fd,
-                          std::uint64_t nbytes, std::optional<std::uint32_t> crc, Address address,
-                          std::uint32_t chunk_bytes) {
+                          std::uint64_t nbytes, std::optional<std::uint32_t> crc, std::uint64_t begin,
+                          Address address, std::uint32_t chunk_bytes) {
   const py::gil_scoped_release released;
-  return server.offer(
-      std::make_shared<Frame>(server.key(), transfer::Identity{generation, version},
-                              transfer::Grid{nbytes, chunk_bytes}, fd, pointer(address), false),
-      crc);
+  return server.offer(std::make_shared<Frame>(server.key(), transfer::Identity{generation, version},
+                                              transfer::Grid{nbytes, chunk_bytes},
+                                              transfer::Location{fd, begin, pointer(address)}, false),
+                      crc);
 }
 
 py::dict counters_of(const FrameServer& server) {
@@ -139,14 +141,22 @@ py::dict counters_of(const FrameServer& server) {
   return counters;
 }
 
-std::uint64_t size_at(const py::bytes& secret, const std::string& job, std::uint64_t generation,
-                      std::uint64_t version, const NamedSources& source, double timeout_s, double appear_s) {
+std::optional<std::uint64_t> size_at(const py::bytes& secret, const std::string& job,
+                                     std::uint64_t generation, std::uint64_t version,
+                                     const NamedSources& source, double timeout_s, double appear_s) {
   const JobKey key = job_key(secret, job);
   const std::vector<Source> wanted = sources_of(source);
   expects(wanted.size() == 1, "the size is asked of one source");
   const py::gil_scoped_release released;
-  return transfer::ask_size(key, {generation, version}, wanted.front(), ns(timeout_s),
-                            milliseconds(appear_s));
+  try {
+    return transfer::ask_size(key, {generation, version}, wanted.front(), ns(timeout_s),
+                              milliseconds(appear_s));
+  } catch (const transfer::Broken& end) {
+    if (end.reason() == "not here") {
+      return std::nullopt;
+    }
+    throw;
+  }
 }
 
 void bind_server(py::module_& module) {
@@ -158,12 +168,13 @@ void bind_server(py::module_& module) {
            py::arg("most_clients") = 256)
       .def_property_readonly("port", &FrameServer::port)
       .def("offer", &offer_frame, py::arg("generation"), py::arg("version"), py::arg("fd"), py::arg("nbytes"),
-           py::arg("crc") = py::none(), py::kw_only(), py::arg("address") = 0,
+           py::arg("crc") = py::none(), py::kw_only(), py::arg("begin") = 0, py::arg("address") = 0,
            py::arg("chunk_bytes") = kChunkBytes)
       .def(
           "offer_arriving",
           [](FrameServer& self, const FrameFetch& fetch) { return self.offer(fetch.frame(), std::nullopt); },
           py::arg("fetch"), released)
+      .def("takers", &FrameServer::takers, py::arg("offer"), released)
       .def(
           "withdraw",
           [](FrameServer& self, std::uint64_t offer, double timeout_s) {
@@ -180,8 +191,8 @@ void bind_fetch(py::module_& module) {
   py::class_<FrameFetch, std::shared_ptr<FrameFetch>>(module, "FrameFetch")
       .def(py::init(&make_fetch), py::arg("secret"), py::arg("job"), py::arg("generation"),
            py::arg("version"), py::arg("fd"), py::arg("nbytes"), py::arg("sources"), py::kw_only(),
-           py::arg("address") = 0, py::arg("chunk_bytes") = kChunkBytes, py::arg("streams") = 2,
-           py::arg("at_once") = 1, py::arg("window") = 4, py::arg("connect_s") = 5.0,
+           py::arg("begin") = 0, py::arg("address") = 0, py::arg("chunk_bytes") = kChunkBytes,
+           py::arg("streams") = 2, py::arg("at_once") = 1, py::arg("window") = 4, py::arg("connect_s") = 5.0,
            py::arg("stall_s") = 10.0, py::arg("deadline_s") = 600.0, py::arg("appear_s") = 0.0,
            py::arg("copy_threads") = 2, py::arg("here") = py::bytes())
       .def_property_readonly("fd", &FrameFetch::fd)
@@ -206,6 +217,7 @@ void bind_fetch(py::module_& module) {
 void bind_transfer(py::module_& module) {
   bind_fetch(module);  // first: the other's signatures name it
   bind_server(module);
+  module.def("open_libcrypto", &transfer::open_libcrypto);
   module.def("frame_bytes_at", &size_at, py::arg("secret"), py::arg("job"), py::arg("generation"),
              py::arg("version"), py::arg("source"), py::arg("timeout_s"), py::arg("appear_s") = 0.0);
 }

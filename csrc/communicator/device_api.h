@@ -1,8 +1,9 @@
 // The few things communicators ask of a device, so that everything around them is tested without one.
 //
-// Three of them: CUDA's runtime (`cuda_device_api`), the host, where a stream is nothing and everything is
-// done when a call returns (`host_device_api`, for tensors in host memory), and a script in a test. Thread
-// safety: all from any thread. `set_device` and what follows it belong to the calling thread.
+// Three of them: CUDA (`cuda_device_api`, through the calls of device/cuda_api.h), the host, where a stream
+// is nothing and everything is done when a call returns (`host_device_api`, for tensors in host memory), and
+// a script in a test. Thread safety: all from any thread. `set_device` and what follows it belong to the
+// calling thread.
 #pragma once
 
 #include <cstdint>
@@ -38,7 +39,11 @@ class DeviceApi {
 
 std::shared_ptr<DeviceApi> host_device_api();
 
-// Throws if hpresil was built without CUDA. Creates no context.
+class CudaApi;
+
+// The device behind `cuda`, which must outlive it; without one, the CUDA runtime's: throws if hpresil was
+// built without CUDA. Creates no context.
+std::shared_ptr<DeviceApi> cuda_device_api(CudaApi& cuda);
 std::shared_ptr<DeviceApi> cuda_device_api();
 
 }  // namespace hpresil

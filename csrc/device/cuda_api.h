@@ -35,7 +35,7 @@ class CudaError : public NativeError {
 };
 
 // Kernels of csrc/device/*.cu by name; each one's arguments are stated in its header.
-enum class DeviceKernel { gather, hash_blocks, exclusive_or, shuffle, unshuffle };
+enum class DeviceKernel { gather, hash_blocks, exclusive_or, shuffle, unshuffle, close_gate, open_gate };
 
 struct LaunchShape {
   unsigned blocks;

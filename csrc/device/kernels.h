@@ -5,8 +5,10 @@
 //   exclusive_or  (std::byte* to, const std::byte* from, const std::byte* previous, std::uint64_t nbytes)
 //   shuffle, unshuffle
 //                 (std::byte* to, const std::byte* from, std::uint64_t nbytes, std::uint32_t element_bytes)
+//   close_gate    (float* flag, std::uint64_t* ballots, int count)              one block
+//   open_gate     (float* flag, const std::uint64_t* ballots, int count, std::uint64_t token)   one block
 //
-// The last three take any number of blocks. All of them take blocks of kKernelThreads threads.
+// exclusive_or, shuffle and unshuffle take any number of blocks. All take blocks of kKernelThreads threads.
 #pragma once
 
 #include "device/cuda_api.h"
@@ -17,6 +19,8 @@ const void* gather_symbol();
 const void* hash_blocks_symbol();
 const void* exclusive_or_symbol();
 const void* shuffle_symbol(bool back);
+const void* close_gate_symbol();
+const void* open_gate_symbol();
 
 inline const void* kernel_symbol(DeviceKernel kernel) {
   switch (kernel) {
@@ -30,6 +34,10 @@ inline const void* kernel_symbol(DeviceKernel kernel) {
       return shuffle_symbol(false);
     case DeviceKernel::unshuffle:
       return shuffle_symbol(true);
+    case DeviceKernel::close_gate:
+      return close_gate_symbol();
+    case DeviceKernel::open_gate:
+      return open_gate_symbol();
   }
   return nullptr;
 }

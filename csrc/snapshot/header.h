@@ -1,5 +1,5 @@
 // The first page of a snapshot frame: docs/formats.md, format 3. The twin of
-// python/hpresil/snapshot/layout.py.
+// python/hpresil/snapshot/preface.py.
 //
 // Parsing takes any bytes: what contradicts itself, or would lead outside the frame, is refused. Pure; any
 // thread.

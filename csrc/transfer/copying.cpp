@@ -38,9 +38,11 @@ void FetchWorker::copy_here(std::size_t source) {
   if ((seals_of(passed.get()) & F_SEAL_SHRINK) == 0) {
     throw Broken("not here", "the frame that was passed is not sealed against shrinking");
   }
-  const Mapping mapping(passed.get(), frame_.grid().frame_bytes, false, false);
+  const std::uint64_t end = frame_.begin() + frame_.grid().frame_bytes;
+  auto mapping = std::make_unique<Mapping>(passed.get(), end, false, false);
   const std::vector<Chunk> chunks = take_all();
-  const std::uint32_t crc = copy_all(chunks, mapping.data());
+  const std::uint32_t crc =
+      copy_all(chunks, mapping->data() + frame_.begin());  // both ends leave the same out
   Stream(*open, greeting.keys, frame_).confirm();
   if (greeting.accept.has_crc && chunks.size() == frame_.grid().count() && crc != greeting.accept.crc) {
     throw Broken("bad chunk", "the copy does not have the frame's checksum");
@@ -49,6 +51,7 @@ void FetchWorker::copy_here(std::size_t source) {
     frame_.arrived(chunk.index, nullptr);
   }
   const std::lock_guard lock(fetch_.lock_);
+  fetch_.copied_from_ = std::move(mapping);
   for (const Chunk& chunk : chunks) {
     fetch_.chunks_.arrived(chunk.index, number_);
     fetch_.reports_[source].received_bytes += chunk.nbytes;

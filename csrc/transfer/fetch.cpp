@@ -78,6 +78,7 @@ void FrameFetch::run() {
     --working_;  // fewer threads do the same work; with none the fetch has failed
   }
   finish(workers);
+  copied_from_.reset();
 }
 
 void FrameFetch::work(int number) {

@@ -18,6 +18,7 @@
 #include <thread>
 #include <vector>
 
+#include "memory/mapping.h"
 #include "transfer/connection.h"
 #include "transfer/frame.h"
 #include "transfer/sources.h"
@@ -95,6 +96,8 @@ class FrameFetch {
   std::vector<std::vector<std::size_t>> ranks_;  // of each source's routes; empty until measured
   std::set<const Connection*> open_;
   std::size_t working_ = 0;
+  // Unmapping takes as long as half of the copy: after the end, when nobody waits for it.
+  std::unique_ptr<Mapping> copied_from_;
   std::string state_ = "running";
   std::int64_t ended_ns_ = 0;
   std::atomic<bool> stopping_{false};

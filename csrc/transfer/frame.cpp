@@ -24,15 +24,21 @@ Key content_key(const JobKey& key, Identity identity, Grid grid, const Tag& orig
   return key.derive("content", context);
 }
 
-Grid checked(Grid grid, int fd) {
+Grid checked(Grid grid, const Location& location) {
   expects(grid.frame_bytes >= 1 && grid.frame_bytes <= kLargestFrame, "a frame has 1 byte to 16 TiB");
   expects(grid.chunk_bytes >= kLeastChunk && grid.chunk_bytes <= kLargestChunk,
           "a chunk has 4 KiB to 16 MiB");
-  if (bytes_of(fd) < grid.frame_bytes) {
-    fail("descriptor " + std::to_string(fd) + " holds " + std::to_string(bytes_of(fd)) +
-         " bytes, the frame has " + std::to_string(grid.frame_bytes));
+  expects(location.begin <= kLargestFrame, "a frame begins within the first 16 TiB of its file");
+  const std::uint64_t end = location.begin + grid.frame_bytes;
+  if (bytes_of(location.fd) < end) {
+    fail("descriptor " + std::to_string(location.fd) + " holds " + std::to_string(bytes_of(location.fd)) +
+         " bytes, the frame ends at " + std::to_string(end));
   }
   return grid;
+}
+
+std::unique_ptr<Mapping> mapped(const Location& location, Grid grid, bool writable) {
+  return std::make_unique<Mapping>(location.fd, location.begin + grid.frame_bytes, writable, false);
 }
 
 }  // namespace
@@ -48,13 +54,14 @@ void ContentCheck::begin(const Tag& origin, const Chunk& chunk) {
   gmac_->begin(chunk.offset, chunk.nbytes);
 }
 
-Frame::Frame(const JobKey& key, Identity identity, Grid grid, int fd, std::byte* mapped, bool arriving)
+Frame::Frame(const JobKey& key, Identity identity, Grid grid, const Location& location, bool arriving)
     : key_(key),
       identity_(identity),
-      grid_(checked(grid, fd)),
-      fd_(duplicate(fd)),
-      own_(mapped == nullptr ? std::make_unique<Mapping>(fd, grid.frame_bytes, arriving, false) : nullptr),
-      data_(mapped == nullptr ? own_->data() : mapped),
+      grid_(checked(grid, location)),
+      fd_(duplicate(location.fd)),
+      begin_(location.begin),
+      own_(location.mapped == nullptr ? mapped(location, grid, arriving) : nullptr),
+      data_(location.mapped == nullptr ? own_->data() + begin_ : location.mapped),
       origin_(random_number()),
       places_(grid.count(), Place{.here = !arriving, .sealed = false, .seal = {}}) {}
 

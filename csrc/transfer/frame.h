@@ -49,18 +49,27 @@ class ContentCheck {
 
 enum class Presence { here, coming, never };
 
+// Where a frame's bytes are: in the file `fd` from `begin` on. What lies before is not transferred. `mapped`:
+// byte `begin` of the file in this process, kept by the caller for as long as a Frame uses it; null: not
+// mapped yet.
+struct Location {
+  int fd;
+  std::uint64_t begin;
+  std::byte* mapped;
+};
+
 // Invariants: what is here never changes while the frame is offered or received; a chunk that is here is read
 // by many threads, one that is not is written by the one that took it. Thread safe.
 class Frame {
  public:
-  // `fd` is duplicated. `mapped`: the frame's bytes in this process, kept by the caller for as long as this
-  // object lives; null: they are mapped here, writable if the frame is `arriving`.
-  Frame(const JobKey& key, Identity identity, Grid grid, int fd, std::byte* mapped, bool arriving);
+  // The descriptor is duplicated. What is not mapped yet is mapped here, writable if the frame is `arriving`.
+  Frame(const JobKey& key, Identity identity, Grid grid, const Location& location, bool arriving);
 
   [[nodiscard]] const JobKey& key() const { return key_; }
   [[nodiscard]] Identity identity() const { return identity_; }
   [[nodiscard]] const Grid& grid() const { return grid_; }
   [[nodiscard]] int fd() const { return fd_.get(); }
+  [[nodiscard]] std::uint64_t begin() const { return begin_; }
   [[nodiscard]] std::byte* at(const Chunk& chunk) const { return data_ + chunk.offset; }
 
   // A chunk has arrived and is right; `seal` is null where it came without one.
@@ -86,6 +95,7 @@ class Frame {
   Identity identity_;
   Grid grid_;
   Fd fd_;
+  std::uint64_t begin_;
   std::unique_ptr<Mapping> own_;
   std::byte* data_;
   Tag origin_;

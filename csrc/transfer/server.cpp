@@ -42,10 +42,19 @@ bool FrameServer::withdraw(std::uint64_t offer, std::int64_t timeout_ns) {
       session.connection.shut();
     }
   }
-  return changed_.wait_for(lock, std::chrono::nanoseconds(timeout_ns), [&] {
-    return std::none_of(sessions_.begin(), sessions_.end(),
-                        [&](const Session& session) { return session.offer == offer && !session.ended; });
-  });
+  return changed_.wait_for(lock, std::chrono::nanoseconds(timeout_ns),
+                           [&] { return count_takers(offer) == 0; });
+}
+
+std::size_t FrameServer::takers(std::uint64_t offer) const {
+  const std::lock_guard lock(lock_);
+  return count_takers(offer);
+}
+
+std::size_t FrameServer::count_takers(std::uint64_t offer) const {
+  return static_cast<std::size_t>(
+      std::count_if(sessions_.begin(), sessions_.end(),
+                    [&](const Session& session) { return session.offer == offer && !session.ended; }));
 }
 
 void FrameServer::close() {
@@ -117,7 +126,8 @@ void FrameServer::serve(Session& session) {
   try {
     converse(session);
   } catch (const Broken& end) {
-    if (end.reason() != "hung up") {  // that is how a client ends that was killed, or has what it wants
+    // How a client ends that was killed or has what it wants, and one that waited for what did not come.
+    if (end.reason() != "hung up" && end.reason() != "withdrawn") {
       refusals_.count(end.reason());
     }
   } catch (const std::exception&) {

@@ -37,6 +37,9 @@ class FrameServer {
   // compare. The bytes that are here must not change meanwhile. A newer offer of the same version goes first.
   std::uint64_t offer(std::shared_ptr<Frame> frame, std::optional<std::uint32_t> crc);
 
+  // How many connections take it now.
+  [[nodiscard]] std::size_t takers(std::uint64_t offer) const;
+
   // Ends its connections. Returns whether nobody reads it any more, waiting up to `timeout_ns` for that.
   bool withdraw(std::uint64_t offer, std::int64_t timeout_ns);
 
@@ -63,6 +66,7 @@ class FrameServer {
     std::thread thread;
   };
 
+  std::size_t count_takers(std::uint64_t offer) const;
   void welcome(Visitor visitor);
   void reap();
   void serve(Session& session);

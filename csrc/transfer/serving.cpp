@@ -90,7 +90,7 @@ bool Serving::send_chunk(const Request& request) {
   say(answer, true);
   counters_.sent += request.nbytes;  // before it goes: who has received it finds it counted
   ++counters_.chunks;
-  connection_.send_file(frame_.fd(), request.offset, request.nbytes);
+  connection_.send_file(frame_.fd(), frame_.begin() + request.offset, request.nbytes);
   return true;
 }
 

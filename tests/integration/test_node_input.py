@@ -9,6 +9,7 @@ import secrets
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -197,16 +198,21 @@ def test_garbage_at_every_listening_socket_of_a_job_does_not_show(
             json.loads((second.run_dir / "nodes" / "node1" / "agent.json").read_text()),
         )
         places = {0: listening(here["pid"]), 1: listening(there["pid"])}
-        named = {f"{here['sockets']}/{name}" for name in ("agent", "control", "coordinator", "status")}
+        named = {
+            f"{here['sockets']}/{name}" for name in ("agent", "control", "coordinator", "frames", "status")
+        }
         named |= {str(nodes.port), metrics}
         assert named < places[0]
-        assert len(places[0]) == len(named) + 1, f"not only the door for other agents: {places[0] - named}"
-        assert {f"{there['sockets']}/{name}" for name in ("agent", "control", "status")} < places[1]
-        assert len(places[1]) == 4, f"not only a door for other agents: {places[1]}"
+        assert len(places[0]) == len(named) + 2, f"not only door and engine for others: {places[0] - named}"
+        assert {f"{there['sockets']}/{name}" for name in ("agent", "control", "frames", "status")} < places[1]
+        assert len(places[1]) == 6, f"not only door and engine for other agents: {places[1]}"
         for place in places[0] | places[1]:
             for data in GARBAGE:
                 throw(place, data)
+        time.sleep(1.5)  # the engine's are counted once a second
         refused = status_of(first)["refused"]
+        of_the_engine = sum(count for kind, count in refused.items() if kind.startswith("transfer: "))
+        assert of_the_engine >= len(GARBAGE), refused
         assert refused["stranger"] >= 2 * len(GARBAGE) - 2, refused  # coordinator's port and door
         assert refused["invalid frame"] >= 2, refused
         assert refused["no worker"] >= 2, refused

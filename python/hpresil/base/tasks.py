@@ -1,9 +1,26 @@
-"""Tasks of an event loop that nobody awaits: an error in one of them is told, and all end together."""
+"""Tasks of an event loop that nobody awaits: an error in one of them is told, and all end together.
+
+And work that a cancellation must not cut short.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+
+
+async def surely(work: asyncio._CoroutineLike[None]) -> None:
+    """Do ``work`` to its end, also when this is cancelled meanwhile; that takes effect afterwards."""
+    task = asyncio.get_running_loop().create_task(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            cancelled = True
+    task.result()
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 class Tasks:

@@ -28,7 +28,8 @@ import msgspec
 
 from hpresil.base.errors import DataError
 from hpresil.checkpoint import manifest as m, tensors
-from hpresil.snapshot.state import SECTIONS, State
+from hpresil.snapshot.preface import SECTIONS
+from hpresil.snapshot.state import State
 from hpresil.snapshot.values import dtype_name
 
 _NAME = re.compile(r"step-(\d{8,})")

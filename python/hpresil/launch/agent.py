@@ -141,6 +141,7 @@ class Agent:
             alive=attendance.alive,
             keep=attendance.keep,
             alone=self._alone,
+            socket=self._sockets.frames,
             office=Office(self._sockets.coordinator, self._hosting.take_over, self._hosting.close),
             alone_s=self._job.config.min_workers_timeout_s,
             restore_s=self._job.config.restore_timeout_s,

@@ -108,12 +108,19 @@ class FrameBook:
         self._wanted = _Request(generation, version, worker, set(), fresh=False)
         return self._advance()
 
-    def served(self, worker: int, generation: int, version: int, frame: int) -> tuple[bool, list[Action]]:
-        """``worker`` sealed ``frame``; return whether it is the newest now, and what to do."""
+    def served(
+        self, worker: int, generation: int, version: int, frame: int, reader: int | None = None
+    ) -> tuple[bool, list[Action]]:
+        """``worker`` sealed ``frame``; return whether it is the newest now, and what to do.
+
+        ``reader`` reads it from this moment on.
+        """
         entry = self._filled_by(worker, generation, frame)
         if entry is None:
             return False, []
         entry.writer, entry.version = None, version
+        if reader is not None:
+            entry.readers.add(reader)
         newest = self.newest is None or version >= self.frames[self.newest].version
         if newest:
             self.newest = frame

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from hpresil.base import spans
-from hpresil.base.errors import ConfigError, TransferFailed
+from hpresil.base.errors import ConfigError, NativeError, TransferFailed
 from hpresil.launch.arena import AGENT, Action, FrameBook, Serve
 from hpresil.launch.links import Links
 from hpresil.launch.memory import Arenas
@@ -76,6 +77,9 @@ class FrameTraffic:
             return
         if grown:
             self._perform(self._book.grown(True))
+            if self.peers is not None:  # now, and not when another node waits for one of them
+                with suppress(NativeError):  # it is tried again then
+                    await self._w.arenas.map_all()
 
     def committed(self, message: m.Committed, worker: int) -> None:
         """A worker has committed a step of which a snapshot is wanted."""
@@ -84,9 +88,10 @@ class FrameTraffic:
         self._let_everybody_go()
         self._perform(self._book.snapshot(message.generation, message.step + 1, worker))
 
-    def served(self, worker: int, message: m.Served) -> None:
-        """A frame was filled."""
-        newest, actions = self._book.served(worker, message.generation, message.version, message.frame)
+    def served(self, worker: int, message: m.Served, reader: int | None = None) -> None:
+        """A frame was filled; ``reader`` reads it from now on."""
+        where = message.generation, message.version, message.frame
+        newest, actions = self._book.served(worker, *where, reader)
         if newest:
             self._w.arenas.used[message.frame] = message.frame_bytes
             self._w.client.say(m.FrameSealed(node=self._w.node, version=message.version, frame=message.frame))
@@ -192,7 +197,7 @@ class FrameTraffic:
                 )
             elif self.peers is not None:
                 self._abroad.setdefault(self._node_of(action.worker), set()).add(action.worker)
-                self._later(self.peers.offer(action.generation, action.version, action.frame))
+                self._later(self.peers.exchange.ready(action.generation, action.version, action.frame))
 
     def _send(self, to: int, message: m.ToWorker) -> None:
         if to in self._told:
@@ -223,15 +228,16 @@ class FrameTraffic:
                 action.generation, f"fetching version {action.version} from node {node}: {error}"
             )
             return
-        self.served(
-            action.worker,
-            m.Served(
-                generation=action.generation,
-                version=action.version,
-                frame=action.frame,
-                frame_bytes=frame_bytes,
-            ),
+        self._holds += 1
+        held = self._holds
+        served = m.Served(
+            generation=action.generation, version=action.version, frame=action.frame, frame_bytes=frame_bytes
         )
+        self.served(action.worker, served, reader=_FIRST_HOLD - held)  # no gap in which it could be filled
+        try:
+            await self.peers.taking.pass_on(action.frame)
+        finally:
+            self.release(held, self._w.node)
 
     def _answered(self, action: Serve) -> None:
         self._asked.pop(action, None)

@@ -3,7 +3,7 @@
 They are created empty before the first worker starts, inherited by all, and grown when a worker says how
 large its state is. Growing reserves the pages at once (in a thread): a machine without the memory is
 found out then, with a clear error, and not by the kernel's out-of-memory killer during a recovery; and
-the first snapshot does not pay for page faults. The agent never maps them."""
+the first snapshot does not pay for page faults. The agent maps them only to move them to other nodes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 from hpresil.base.errors import ConfigError
-from hpresil.native import memfd, seal
+from hpresil.native import Mapping, memfd, seal
 
 CHUNK_BYTES = 256 << 20
 PAGE_BYTES = 4096
@@ -33,6 +33,7 @@ class Arenas:
         self.used = [0] * frames
         """How many bytes of each sealed frame mean something."""
         self._growing = asyncio.Lock()
+        self._mappings: dict[int, Mapping] = {}
 
     async def grow(self, frame_bytes: int) -> bool:
         """Make every frame at least ``frame_bytes`` long; return whether they had been shorter.
@@ -48,11 +49,26 @@ class Arenas:
             self.frame_bytes = wanted
             return True
 
+    async def mapping(self, frame: int) -> Mapping:
+        """Return one frame's memory, writable, every page of it faulted in."""
+        async with self._growing:
+            known = self._mappings.get(frame)
+            if known is None or known.nbytes < self.frame_bytes:
+                known = await asyncio.to_thread(Mapping, self.fds[frame], self.frame_bytes, True, True)
+                self._mappings[frame] = known
+            return known
+
+    async def map_all(self) -> None:
+        """Have all frames mapped before they are needed."""
+        for frame in range(len(self.fds)):
+            await self.mapping(frame)
+
     def close(self) -> None:
         """Give the memory back, once no worker has it open either."""
         for fd in self.fds:
             os.close(fd)
         self.fds = ()
+        self._mappings.clear()
 
     def _reserve(self, wanted: int) -> None:
         missing = (wanted - self.frame_bytes) * len(self.fds)

@@ -9,17 +9,20 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpresil import native
 from hpresil.base.deadline import now
-from hpresil.base.errors import ConfigError, TransferFailed
+from hpresil.base.errors import ConfigError, NativeError, TransferFailed
 from hpresil.base.tasks import Tasks
 from hpresil.base.version import VERSION
-from hpresil.launch import whereabouts
+from hpresil.launch import ways, whereabouts
 from hpresil.launch.cluster import Cluster
+from hpresil.launch.exchange import Book, Exchange
 from hpresil.launch.frame_traffic import FrameTraffic
 from hpresil.launch.lease import Lease
 from hpresil.launch.memory import Arenas
 from hpresil.launch.peers import Peers
 from hpresil.launch.succession import Office, Succession
+from hpresil.launch.taking import Taking
 from hpresil.membership import messages as m
 from hpresil.membership.client import Client
 from hpresil.membership.peer_messages import Elected
@@ -41,6 +44,7 @@ class Ground:
         keep: Called with those of them that the coordinator knows; the others are killed.
         alone: Called with the reason when there is no coordinator any more.
         office: For the case that the coordinator is to live here.
+        socket: Where agents of this machine may take frames.
         alone_s: How long to look for a coordinator.
         restore_s: How long a newcomer's state may take.
     """
@@ -52,6 +56,7 @@ class Ground:
     keep: Callable[[list[int]], None]
     alone: Callable[[str], None]
     office: Office
+    socket: Path
     alone_s: float
     restore_s: float
 
@@ -127,16 +132,18 @@ class Network:
     async def _open_door(
         self, cluster: Cluster, frames: FrameTraffic, arenas: Arenas, server: Server | None
     ) -> None:
-        peers = frames.peers = Peers(
-            cluster.credentials,
-            arenas,
-            self._refusals,
-            stored=frames.stored,
-            hold=frames.hold,
-            release=frames.release,
-            wait_s=self._ground.restore_s,
-        )
+        wait_s = self._ground.restore_s
+        try:
+            native.open_libcrypto()
+        except NativeError as error:
+            raise ConfigError(str(error)) from error
+        book = Book(frames.stored, frames.hold, frames.release)
+        host, socket = await ways.numeric(cluster.address), self._ground.socket
+        exchange = Exchange(arenas, book, self._refusals, wait_s, host=host, socket=socket)
+        taking = Taking(arenas, exchange, wait_s)
+        peers = frames.peers = Peers(cluster.credentials, self._refusals, exchange, taking, wait_s=wait_s)
         self._address = await peers.open(cluster.address)
+        self._tasks.start(exchange.watch())
         peers.elected = self._told_of
         succession = self._succession = Succession(
             cluster,
@@ -201,6 +208,7 @@ class Network:
     def _accepted(self, accepted: m.Accepted) -> None:
         if self._succession is not None:
             self._succession.standing.accepted(accepted.term)
+            self._succession.peers.exchange.open(accepted.frames_key)
         self._ground.keep(accepted.workers)
 
     def _keep_copy(self, copy: m.StateCopy) -> None:

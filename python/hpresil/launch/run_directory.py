@@ -196,6 +196,7 @@ class SocketDirectory:
         self.coordinator = self.path / "coordinator"
         self.status = self.path / "status"
         self.control = self.path / "control"
+        self.frames = self.path / "frames"
 
     def places(self) -> dict[str, str]:
         """Return what ``agent.json`` says of it."""

@@ -61,10 +61,7 @@ class Copied(Message, frozen=True, kw_only=True):
 
 
 class Noted(Message, frozen=True, kw_only=True):
-    """An event on another node, for the job's list of events; times are of that node's monotonic clock.
-
-    ``at``: that clock when this was said, in seconds.
-    """
+    """An event for the job; its times and ``at``, when it was said, are of that node's monotonic clock."""
 
     at: float
     event: str
@@ -175,11 +172,13 @@ FromAgent = Union[
 class Accepted(Message, frozen=True, kw_only=True):
     """Answer to `AgentJoined`: the agent is bound to the coordinator of ``term``.
 
-    ``workers``: those of its processes that are still in the job; it kills the others.
+    ``workers``: those of its processes that are still in the job; it kills the others. ``frames_key``: what
+    agents that take frames from each other prove themselves with.
     """
 
     term: int
     workers: list[int]
+    frames_key: bytes
 
 
 class Withdrawn(Message, frozen=True, kw_only=True):
@@ -193,7 +192,7 @@ class StateCopy(Message, frozen=True, kw_only=True):
 
     Of two copies the one of the later ``term`` is newer, then the one of the higher ``revision``.
     ``shift_s``: what to add to the coordinator's clock to have the one that events are told by.
-    ``holds``: how many messages of each agent have gone into the state.
+    ``holds``: how many messages of each agent have gone into the state. ``frames_key``: see `Accepted`.
     """
 
     term: int
@@ -203,6 +202,7 @@ class StateCopy(Message, frozen=True, kw_only=True):
     at: float
     shift_s: float
     state: bytes
+    frames_key: bytes
 
 
 class Heard(Message, frozen=True, kw_only=True):

@@ -7,15 +7,17 @@ of what it has said is in there. `Heard` is also the coordinator's sign of life.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterable
 
 import msgspec
 
-from hpresil.membership.messages import Heard, StateCopy, ToAgent
+from hpresil.membership.messages import Accepted, Heard, StateCopy, ToAgent
 from hpresil.membership.state import State
 from hpresil.membership.tally import Tally
 
 PERIOD_S = 1.0
+KEY_BYTES = 32
 NODES_A_SECOND = 16
 """With more nodes the regular copies become rarer, so that their number per second stays the same."""
 
@@ -28,6 +30,7 @@ class Copies:
         others: Returns the nodes of the other agents that are connected.
         tally: What the state holds of what they say.
         shift_s: What to add to this machine's clock to have the one that events are told by.
+        inherited: The copy that this coordinator goes on from, if it is not the job's first.
     """
 
     def __init__(
@@ -36,7 +39,9 @@ class Copies:
         others: Callable[[], Iterable[str]],
         tally: Tally,
         shift_s: float,
+        inherited: StateCopy | None = None,
     ) -> None:
+        self._frames_key = inherited.frames_key if inherited else secrets.token_bytes(KEY_BYTES)
         self._tell, self._others, self._tally, self._shift_s = tell, others, tally, shift_s
         self._revision = 0
         self._sent = -1
@@ -64,6 +69,10 @@ class Copies:
         for node in others:
             self._tell(node, Heard(said=self.heard.get(node, 0)))
 
+    def accepted(self, term: int, workers: list[int]) -> Accepted:
+        """Return what an agent is told that is taken in."""
+        return Accepted(term=term, workers=workers, frames_key=self._frames_key)
+
     def welcome(self, node: str, state: State, now: float, said: int) -> None:
         """Give an agent that has just come its copy."""
         self.heard[node] = said
@@ -87,6 +96,7 @@ class Copies:
             at=now,
             shift_s=self._shift_s,
             state=msgspec.msgpack.encode(state),
+            frames_key=self._frames_key,
         )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Union
 
+import msgspec
+
 from hpresil.membership.agent_messages import AgentJoined, StateCopy
 from hpresil.membership.framing import Direction
 from hpresil.membership.worker_messages import Message
@@ -11,27 +13,51 @@ from hpresil.membership.worker_messages import Message
 MAX_REQUEST_BYTES = 1 << 16
 
 
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
+    """Who has a frame, or is getting it, and how to take it from there.
+
+    ``host`` and ``port`` over the network, ``socket`` from processes of the same ``machine``.
+    """
+
+    host: str = ""
+    port: int = 0
+    machine: str = ""
+    socket: str = ""
+
+
 class Ping(Message, frozen=True, kw_only=True):
     """Ask whether anybody is there."""
 
 
 class Pong(Message, frozen=True, kw_only=True):
-    """Somebody is."""
+    """Somebody is. ``frames``: how to get at the frames there."""
+
+    frames: Holder = Holder()
 
 
 class Fetch(Message, frozen=True, kw_only=True):
-    """Send the frame of ``version`` for ``generation``; ``stored``: the newest sealed one, now."""
+    """I want the frame of ``version`` for ``generation``; ``stored``: the newest sealed one, now.
+
+    ``holder``: who asks, and passes on what it gets. `Ping` follows every second until it hangs up: it has
+    the frame, or does not want it any more.
+    """
 
     node: str
     generation: int
     version: int
     stored: bool
+    holder: Holder = Holder()
 
 
 class Coming(Message, frozen=True, kw_only=True):
-    """``frame_bytes`` follow; -1: there is no such frame, and ``error`` says why."""
+    """The frame has ``frame_bytes``; -1: there is no such frame, and ``error`` says why.
+
+    ``head`` is its first page. ``holders`` have the rest, in the order of preference, the source last.
+    """
 
     frame_bytes: int
+    head: bytes = b""
+    holders: tuple[Holder, ...] = ()
     error: str = ""
 
 

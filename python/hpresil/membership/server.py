@@ -24,7 +24,6 @@ from hpresil.membership.gathering import Gathering, Hold
 from hpresil.membership.ledger import Ledger, is_decision
 from hpresil.membership.machine import Event, NodeLost, Tick
 from hpresil.membership.messages import (
-    Accepted,
     AgentJoined,
     Alive,
     Answered,
@@ -106,8 +105,9 @@ class Server:
         self._connections = Connections(
             path, listen, self._refusals, on_said=self._take, on_gone=self._gone, on_defect=self._defect
         )
-        self._tally = Tally(taking_over[2].holds if taking_over else {})
-        self._copies = Copies(self._connections.tell, self._others, self._tally, shift_s)
+        inherited = taking_over[2] if taking_over else None
+        self._tally = Tally(inherited.holds if inherited else {})
+        self._copies = Copies(self._connections.tell, self._others, self._tally, shift_s, inherited)
         self._expected = {node.name: node.address for node in state.nodes.values()}
         self._events: asyncio.Queue[tuple[Event, str, int]] = asyncio.Queue()
         self._tasks = Tasks(self._defect)
@@ -285,7 +285,7 @@ class Server:
         kept = self._gathering.came(joined) if self._gathering is not None else None
         self._tally.joined(joined.node, joined.said, known=kept is not None)
         if joined.build:  # a job of several nodes
-            self._connections.tell(joined.node, Accepted(term=self.term, workers=kept or []))
+            self._connections.tell(joined.node, self._copies.accepted(self.term, kept or []))
             if joined.node != self.state.host:
                 self._copies.welcome(joined.node, self.state, self._now(), joined.said)
         self._hold.pass_on(joined.node, joined)

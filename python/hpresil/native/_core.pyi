@@ -164,7 +164,7 @@ class Copier:
 
         Args:
             mapping: All of it, writable; stays open meanwhile.
-            header: As `hpresil.snapshot.layout.Header.packed` gives it; the checksums in it do not count.
+            header: As `hpresil.snapshot.preface.Header.packed` gives it; the checksums in it do not count.
             manifest: What goes behind it.
             sums: The checksum of every tensor, for those that are in the frame already.
             sources: (address, offset in the frame, bytes, place among the tensors) of all others. What lies
@@ -453,6 +453,9 @@ class FetchReport(TypedDict):
     measured_bytes_per_s: dict[str, float]
     route: str
 
+def open_libcrypto() -> None:
+    """Open the library that checks transfers. Raises NativeError, with what to install, if it is missing."""
+
 class FrameServer:
     """Offers frames to other agents. Use `hpresil.snapshot.transfer`, which describes everything."""
 
@@ -480,10 +483,12 @@ class FrameServer:
         nbytes: int,
         crc: int | None = None,
         *,
+        begin: int = 0,
         address: int = 0,
         chunk_bytes: int = 1048576,
     ) -> int: ...
     def offer_arriving(self, fetch: FrameFetch) -> int: ...
+    def takers(self, offer: int) -> int: ...
     def withdraw(self, offer: int, timeout_s: float) -> bool: ...
     def refused(self) -> dict[str, int]: ...
     def counters(self) -> dict[str, int]: ...
@@ -502,6 +507,7 @@ class FrameFetch:
         nbytes: int,
         sources: Sequence[FlatSource],
         *,
+        begin: int = 0,
         address: int = 0,
         chunk_bytes: int = 1048576,
         streams: int = 2,
@@ -533,8 +539,8 @@ def frame_bytes_at(
     source: Sequence[FlatSource],
     timeout_s: float,
     appear_s: float = 0.0,
-) -> int:
-    """Return the bytes of a version at one source."""
+) -> int | None:
+    """Return the bytes of a version at one source, None if it is not there."""
 
 # ------------------------------------------------------------------ machine
 

@@ -12,8 +12,8 @@ import threading
 from collections.abc import Sequence
 
 from hpresil.native import Mapping
-from hpresil.snapshot.layout import HEADER_BYTES
 from hpresil.snapshot.memory import claimed_bytes
+from hpresil.snapshot.preface import HEADER_BYTES
 
 
 class Frames:

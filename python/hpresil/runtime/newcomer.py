@@ -22,7 +22,7 @@ from hpresil.runtime.background import step_back
 from hpresil.runtime.frames import Frames
 from hpresil.runtime.trainer import Trainer
 from hpresil.snapshot.frame import Frame, holds
-from hpresil.snapshot.state import SECTIONS
+from hpresil.snapshot.preface import SECTIONS
 from hpresil.snapshot.tracked import Tracked
 
 POLL_S = 0.001

@@ -15,7 +15,7 @@ import numpy as np
 
 from hpresil import native
 from hpresil.base.errors import TransferFailed
-from hpresil.snapshot import layout
+from hpresil.snapshot import layout, preface
 from hpresil.snapshot.memory import as_tensor, is_plain, map_file, previous_fills, set_seal, view_of
 from hpresil.snapshot.restore import copy_bits
 from hpresil.snapshot.state import State
@@ -68,7 +68,7 @@ def fill(
     with memoryview(mapping) as memory:
         fills = previous_fills(memory) + 1
         set_seal(memory, 0)
-        memory[layout.HEADER_BYTES : layout.HEADER_BYTES + len(plan.manifest)] = plan.manifest
+        memory[preface.HEADER_BYTES : preface.HEADER_BYTES + len(plan.manifest)] = plan.manifest
         sums = np.zeros(len(plan.rows), "<u4")
         rest = sum(span.tensors for span in plan.sections[:-1])
         for piece in _pieces(plan.rows):
@@ -79,12 +79,12 @@ def fill(
             table = sums.tobytes()
             memory[plan.sums_offset : plan.sums_offset + len(table)] = table
             header = _header(plan, sums, piece.stop, version, generation, fills).packed()
-            memory[: layout.SEAL_OFFSET] = header
-            set_seal(memory, layout.seal_word(native.crc32c(header)))
+            memory[: preface.SEAL_OFFSET] = header
+            set_seal(memory, preface.seal_word(native.crc32c(header)))
     return plan.frame_bytes
 
 
-def _pieces(rows: list[layout.Row]) -> Iterator[range]:
+def _pieces(rows: list[preface.Row]) -> Iterator[range]:
     """Yield the places of the tensors that are copied together: none at first, then parts of one section."""
     start = nbytes = 0
     yield range(0)
@@ -118,18 +118,18 @@ def _copy_in(
 
 def _header(
     plan: layout.Plan, sums: Sums, there: int, version: int, generation: int, fills: int
-) -> layout.Header:
+) -> preface.Header:
     sections, place = [], 0
     for span in plan.sections:
         crc = native.crc32c(sums[place : place + span.tensors].tobytes())
-        sections.append(layout.SectionSpan(span.offset, span.nbytes, span.tensors, crc))
+        sections.append(preface.SectionSpan(span.offset, span.nbytes, span.tensors, crc))
         place += span.tensors
-    return layout.Header(
+    return preface.Header(
         version=version,
         generation=generation,
         frame_bytes=plan.frame_bytes,
         fills=fills,
-        manifest_offset=layout.HEADER_BYTES,
+        manifest_offset=preface.HEADER_BYTES,
         manifest_bytes=len(plan.manifest),
         sums_offset=plan.sums_offset,
         sums_bytes=4 * len(plan.rows),

@@ -27,10 +27,11 @@ import torch
 from hpresil import native
 from hpresil.base import spans
 from hpresil.base.errors import StateTorn, TransferFailed
-from hpresil.snapshot import layout
+from hpresil.snapshot import layout, preface
 from hpresil.snapshot.memory import as_tensor, is_plain, map_file, view_of
+from hpresil.snapshot.preface import SECTIONS
 from hpresil.snapshot.restore import Restoration, copy_bits
-from hpresil.snapshot.state import SECTIONS, Entry, State
+from hpresil.snapshot.state import Entry, State
 
 if TYPE_CHECKING:
     from hpresil.snapshot.arrays import Arrays, ArrayTargets
@@ -59,7 +60,7 @@ class Frame:
     def __init__(self, source: native.Mapping | int, *, whole: bool = True) -> None:
         self._mapping = map_file(source, writable=False) if isinstance(source, int) else source
         page = self._page()
-        self._take(page, layout.parse_header(page, self._mapping.nbytes, native.crc32c, whole=whole))
+        self._take(page, preface.parse_header(page, self._mapping.nbytes, native.crc32c, whole=whole))
         header = self._header
         with memoryview(self._mapping) as memory:
             body = bytes(memory[header.manifest_offset : header.manifest_offset + header.manifest_bytes])
@@ -103,7 +104,7 @@ class Frame:
         if not self._header.whole:
             page = self._page()
             try:
-                header = layout.parse_header(page, self._mapping.nbytes, native.crc32c, whole=False)
+                header = preface.parse_header(page, self._mapping.nbytes, native.crc32c, whole=False)
             except TransferFailed:
                 return self.there  # its writer is about to seal it anew, or begins another fill
             if header.fills != self._header.fills or header.generation != self._header.generation:
@@ -168,14 +169,14 @@ class Frame:
         was copied has the right checksums in either case.
         """
         self.look()
-        if self._header.whole and self._page()[layout.SEAL_OFFSET :] != self._seal:
+        if self._header.whole and self._page()[preface.SEAL_OFFSET :] != self._seal:
             raise TransferFailed(f"{self} was overwritten while it was read")
 
     def _page(self) -> bytes:
         with memoryview(self._mapping) as memory:
-            return bytes(memory[: layout.HEADER_BYTES])
+            return bytes(memory[: preface.HEADER_BYTES])
 
-    def _take(self, page: bytes, header: layout.Header) -> None:
+    def _take(self, page: bytes, header: preface.Header) -> None:
         """Take in a header, with the checksums it vouches for."""
         with memoryview(self._mapping) as memory:
             table = bytes(memory[header.sums_offset : header.sums_offset + header.sums_bytes])
@@ -188,7 +189,7 @@ class Frame:
                 what = f"the frame of version {header.version} (generation {header.generation})"
                 raise TransferFailed(f"{what} has damaged checksums of its {section}; take another source")
             place += span.tensors
-        self._header, self._seal, self._sums = header, page[layout.SEAL_OFFSET :], sums
+        self._header, self._seal, self._sums = header, page[preface.SEAL_OFFSET :], sums
 
     def _next_piece(self, waiting: list[Target]) -> list[Target]:
         """Return the first of ``waiting`` that are there, some `PIECE_BYTES` of them."""
@@ -235,9 +236,9 @@ class SealMoved(TransferFailed):
 def holds(source: native.Mapping, version: int, generation: int) -> bool:
     """Whether a frame has this version, or is being filled with it, written in this generation."""
     with memoryview(source) as memory:
-        page = bytes(memory[: layout.HEADER_BYTES])
+        page = bytes(memory[: preface.HEADER_BYTES])
     try:
-        header = layout.parse_header(page, source.nbytes, native.crc32c, whole=False)
+        header = preface.parse_header(page, source.nbytes, native.crc32c, whole=False)
     except TransferFailed:
         return False
     return (header.version, header.generation) == (version, generation)

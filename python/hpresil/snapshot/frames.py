@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from hpresil import native
 from hpresil.base.errors import ConfigError, NativeError, TransferFailed
-from hpresil.snapshot import layout
+from hpresil.snapshot import preface
 from hpresil.snapshot.memory import set_seal
 
 
@@ -50,7 +50,7 @@ class FrameSet:
         self._threads = threads
         self._slots = [Slot(fd, owned=False) for fd in fds] or [Slot(-1, owned=True) for _ in range(count)]
         for slot in self._slots:
-            if slot.fd >= 0 and os.fstat(slot.fd).st_size >= layout.HEADER_BYTES:
+            if slot.fd >= 0 and os.fstat(slot.fd).st_size >= preface.HEADER_BYTES:
                 slot.mapping = native.Mapping(slot.fd, os.fstat(slot.fd).st_size)
                 slot.version = native.sealed_version(slot.mapping)
 

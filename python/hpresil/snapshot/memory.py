@@ -14,14 +14,14 @@ import torch
 
 from hpresil import native
 from hpresil.base.errors import NativeError, TransferFailed
-from hpresil.snapshot import layout
+from hpresil.snapshot import preface
 from hpresil.snapshot.values import dtype_named
 
 
 def map_file(fd: int, *, writable: bool) -> native.Mapping:
     """Map a whole memory file; TransferFailed if it cannot even hold a header."""
     nbytes = os.fstat(fd).st_size
-    if nbytes < layout.HEADER_BYTES:
+    if nbytes < preface.HEADER_BYTES:
         raise TransferFailed(f"the frame is truncated: {nbytes} bytes are less than a header")
     try:
         return native.Mapping(fd, nbytes, writable=writable)
@@ -40,7 +40,7 @@ def as_tensor(mapping: native.Mapping) -> torch.Tensor:
     return torch.frombuffer(window, dtype=torch.uint8)
 
 
-def view_of(base: torch.Tensor, row: layout.Row) -> torch.Tensor:
+def view_of(base: torch.Tensor, row: preface.Row) -> torch.Tensor:
     """Return the tensor of a manifest's row in the frame that ``base`` is the bytes of."""
     return base[row.offset : row.offset + row.nbytes].view(dtype_named(row.dtype)).view(row.shape)
 
@@ -57,7 +57,7 @@ def is_plain(tensor: torch.Tensor) -> bool:
 
 def set_seal(memory: memoryview, word: int) -> None:
     """Write the seal word in one store of eight bytes."""
-    memory[layout.SEAL_OFFSET : layout.HEADER_BYTES].cast("Q")[0] = word
+    memory[preface.SEAL_OFFSET : preface.HEADER_BYTES].cast("Q")[0] = word
 
 
 def previous_fills(memory: memoryview) -> int:
@@ -71,5 +71,5 @@ def claimed_bytes(memory: memoryview) -> int:
 
 
 def _field(memory: memoryview, place: int) -> int:
-    fixed = layout.FIXED.unpack_from(memory)
-    return int(fixed[place]) if fixed[0] == layout.MAGIC and fixed[1] == layout.FORMAT else 0
+    fixed = preface.FIXED.unpack_from(memory)
+    return int(fixed[place]) if fixed[0] == preface.MAGIC and fixed[1] == preface.FORMAT else 0

@@ -20,7 +20,8 @@ from torch import nn
 from hpresil.base.errors import HpresilError, Refused
 from hpresil.snapshot.inventory import Inventory
 from hpresil.snapshot.memory import is_plain
-from hpresil.snapshot.state import SECTIONS, Entry, State, raw
+from hpresil.snapshot.preface import SECTIONS
+from hpresil.snapshot.state import Entry, State, raw
 from hpresil.snapshot.values import TensorRef, decode
 
 

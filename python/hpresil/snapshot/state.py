@@ -1,7 +1,7 @@
 """One version of everything tracked: a list of named tensors and the python values around them.
 
 `State` is what `Tracked.capture` returns, what a frame and a checkpoint hold, and what
-`Tracked.restore` takes. Tensors come in the order of `SECTIONS`, so that parameters can travel first.
+`Tracked.restore` takes. Tensors come in the order of `preface.SECTIONS`, so that parameters can travel first.
 A captured state refers to live tensors and copies nothing: it is true only as long as those do not
 change. ``values`` is the rest as bytes (see `values.encode`), a tensor in it being its index.
 """
@@ -16,9 +16,6 @@ import torch
 
 from hpresil.base.errors import DataError
 from hpresil.snapshot.values import TensorRef, decode, dtype_name, encode
-
-SECTIONS = ("parameters", "buffers", "rest", "optimizer")
-"""In the order in which a newcomer needs them: with all but the last it can compute a gradient."""
 
 _RAW = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -125,4 +122,4 @@ def host_bytes(tensor: torch.Tensor) -> torch.Tensor:
     return flat.view(torch.uint8)
 
 
-__all__ = ["PARTS", "SECTIONS", "Entry", "State", "TensorRef", "host_bytes", "raw"]
+__all__ = ["PARTS", "Entry", "State", "TensorRef", "host_bytes", "raw"]

@@ -51,9 +51,11 @@ class Fetch:
         job: Its name.
         generation: Under which the version was offered.
         version: Which state.
-        fd: The memory file, of ``nbytes`` or more; it may be closed afterwards.
+        fd: The memory file, of ``begin + nbytes`` or more; it may be closed afterwards.
         nbytes: The frame's size, see `frame_bytes_at`.
         sources: Who has it, in the order of preference.
+        begin: Where in the file it begins, at all ends of the transfer. What lies before is not transferred:
+            a page with a seal, say, that is valid once the rest is here.
         mapping: A writable mapping of the file, if there is one: saves the page faults of a new one.
         here: What is here already, from an earlier `Outcome`.
 
@@ -72,11 +74,13 @@ class Fetch:
         sources: Sequence[Source],
         *,
         settings: FetchSettings | None = None,
+        begin: int = 0,
         mapping: native.Mapping | None = None,
         here: bytes = b"",
     ) -> None:
         how = settings or FetchSettings()
         self._names = [source.name for source in sources]
+        self._nbytes, self._chunk_bytes = nbytes, how.chunk_bytes
         # A view keeps the mapping from being closed while bytes are received into it.
         self._view = memoryview(mapping) if mapping is not None else None
         self.native = native.FrameFetch(
@@ -87,7 +91,8 @@ class Fetch:
             fd,
             nbytes,
             [_flat(source) for source in sources],
-            address=mapping.address if mapping is not None else 0,
+            begin=begin,
+            address=mapping.address + begin if mapping is not None else 0,
             chunk_bytes=how.chunk_bytes,
             streams=how.streams,
             at_once=how.at_once,
@@ -121,6 +126,11 @@ class Fetch:
     def cancel(self) -> None:
         """End it; what is here stays. Returns at once, `wait` tells when its threads are gone."""
         self.native.cancel()
+
+    def leading_bytes(self) -> int:
+        """Return how many bytes are here from the beginning on, without a gap."""
+        gap = self.native.here().find(b"\0")
+        return self._nbytes if gap < 0 else gap * self._chunk_bytes
 
     def outcome(self) -> Outcome:
         """Return how it stands; "running" is its state before the end."""
@@ -169,17 +179,18 @@ class FrameServer:
         nbytes: int,
         *,
         crc: int | None = None,
+        begin: int = 0,
         mapping: native.Mapping | None = None,
         chunk_bytes: int = CHUNK_BYTES,
     ) -> int:
-        """Offer a sealed frame until `withdraw`; return the offer's number.
+        """Offer ``nbytes`` of a file from ``begin`` on until `withdraw`; return the offer's number.
 
-        ``crc``: the CRC-32C of all its bytes, which a client of this machine compares. The bytes must not
-        change before `withdraw` has returned True.
+        ``crc``: the CRC-32C of these bytes, which a client of this machine compares. They must not change
+        before `withdraw` has returned True.
         """
-        address = mapping.address if mapping is not None else 0
+        address = mapping.address + begin if mapping is not None else 0
         number = self.native.offer(
-            generation, version, fd, nbytes, crc, address=address, chunk_bytes=chunk_bytes
+            generation, version, fd, nbytes, crc, begin=begin, address=address, chunk_bytes=chunk_bytes
         )
         if mapping is not None:
             self._views[number] = memoryview(mapping)
@@ -190,6 +201,10 @@ class FrameServer:
         number = self.native.offer_arriving(fetch.native)
         self._views[number] = fetch
         return number
+
+    def takers(self, offer: int) -> int:
+        """Return how many connections take this offer now."""
+        return self.native.takers(offer)
 
     def withdraw(self, offer: int, timeout_s: float) -> bool:
         """End an offer and its connections; return whether nobody reads the frame any more."""
@@ -212,7 +227,7 @@ class FrameServer:
             new = count - self._told.get(reason, 0)
             if new > 0:
                 kind = f"transfer: {reason}"
-                refusals.turn_away(kind, f"{new} connections to port {self.port}")
+                refusals.turn_away(kind, f"{new} connections to the transfer engine")
                 refusals.counts[kind] += new - 1
                 self._told[reason] = count
 
@@ -230,8 +245,12 @@ def frame_bytes_at(
     source: Source,
     timeout_s: float,
     appear_s: float = 0.0,
-) -> int:
-    """Return how many bytes a version has at ``source``. Raises NativeError if it cannot be asked."""
+) -> int | None:
+    """Return how many bytes a version has at ``source``, None if it is not there.
+
+    Raises:
+        NativeError: It cannot be asked.
+    """
     return native.frame_bytes_at(secret, job, generation, version, [_flat(source)], timeout_s, appear_s)
 
 

@@ -1,4 +1,4 @@
-// The gate over host memory; the device's kernels are its twins (tests/gpu).
+// The gate over host memory and on a scripted device; the device's kernels are its twins (tests/gpu).
 #include "communicator/commit_gate.h"
 
 #include <gtest/gtest.h>
@@ -7,6 +7,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "device/fake_cuda.h"
 
 namespace hpresil {
 namespace {
@@ -47,6 +48,39 @@ TEST(CommitGate, EveryRankComputesTheSameBallotAndNoTwoStepsShareOne) {
       EXPECT_TRUE(seen.insert(ballot).second);
     }
   }
+}
+
+TEST(CommitGate, IsMovedByTheDeviceInTheOrderOfItsStream) {
+  testing::FakeCuda cuda;
+  float flag = 0.5F;
+  std::array<std::uint64_t, 3> ballots{7, 7, 7};
+  CommitGate gate(cuda_device_api(cuda), &flag, ballots.data(), 3);
+  const auto stream = cuda.create_stream();
+  const std::uint64_t mine = gate.close(4, 100, stream);
+  EXPECT_EQ(flag, 0.5F) << "nothing happens before the stream comes to it";
+  cuda.train(stream, [&] {
+    EXPECT_EQ(flag, 1.0F);
+    EXPECT_EQ(ballots, (std::array<std::uint64_t, 3>{0, 0, 0}));
+    ballots.fill(mine);
+  });
+  gate.open(stream);
+  cuda.run();
+  EXPECT_EQ(flag, 0.0F);
+}
+
+TEST(CudaDevice, AnEventIsReachedOnceTheStreamCameToItAndHeldByNobodyAfterwards) {
+  testing::FakeCuda cuda;
+  const auto device = cuda_device_api(cuda);
+  const auto stream = cuda.create_stream();
+  const auto held = cuda.things_held();
+  DeviceEvent event = device->record(stream);
+  EXPECT_FALSE(device->done(event));
+  cuda.run();
+  EXPECT_TRUE(device->done(event));
+  device->drop(event);
+  cuda.fail_next("record", CudaFault::failed);
+  EXPECT_THROW(device->record(stream), CudaError);
+  EXPECT_EQ(cuda.things_held(), held);
 }
 
 TEST(CommitGate, OpensOnceAfterAClosing) {

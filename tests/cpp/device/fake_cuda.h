@@ -170,6 +170,7 @@ class FakeCuda final : public CudaApi {
     lost_ = found->second.fault == CudaFault::context_lost;
     throw CudaError(found->second.fault, call + ": scripted");
   }
+  void gate(DeviceKernel kernel, void** arguments, Stream stream);
   void queue(Stream stream, Work work) {
     if (stream == capturing_ && capturing_ != nullptr) {
       captured_.push_back(std::move(work));
@@ -207,6 +208,23 @@ T argument(void** arguments, int i) {
   return *static_cast<T*>(arguments[i]);
 }
 
+inline void FakeCuda::gate(DeviceKernel kernel, void** arguments, Stream stream) {
+  auto* const flag = argument<float*>(arguments, 0);
+  auto* const ballots = argument<std::uint64_t*>(arguments, 1);
+  const auto count = argument<int>(arguments, 2);
+  if (kernel == DeviceKernel::close_gate) {
+    return queue(stream, [=] {
+      std::fill_n(ballots, count, std::uint64_t{0});
+      *flag = 1.0F;
+    });
+  }
+  const auto token = argument<std::uint64_t>(arguments, 3);
+  queue(stream, [=] {
+    const auto is_token = [=](std::uint64_t ballot) { return ballot == token; };
+    *flag = std::all_of(ballots, ballots + count, is_token) ? 0.0F : 1.0F;
+  });
+}
+
 inline void FakeCuda::launch(DeviceKernel kernel, LaunchShape shape, void** arguments, Stream stream) {
   enter("launch");
   expects(shape.blocks > 0 && shape.threads == kKernelThreads, "a launch of another shape");
@@ -239,6 +257,9 @@ inline void FakeCuda::launch(DeviceKernel kernel, LaunchShape shape, void** argu
       const auto work = kernel == DeviceKernel::shuffle ? shuffle : unshuffle;
       return queue(stream, [=] { work(first, second, nbytes, size, cpu_level()); });
     }
+    case DeviceKernel::close_gate:
+    case DeviceKernel::open_gate:
+      return gate(kernel, arguments, stream);
   }
 }
 

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <random>
 #include <string>
@@ -55,12 +56,12 @@ FrameServer serve(std::size_t most_waiting = 16, std::int64_t handshake_ns = 5 *
 
 Grid grid(std::size_t nbytes) { return {nbytes, 4096}; }
 
-std::shared_ptr<Frame> offered(const Fd& fd, std::size_t nbytes) {
-  return std::make_shared<Frame>(job(), kIdentity, grid(nbytes), fd.get(), nullptr, false);
+std::shared_ptr<Frame> offered(const Fd& fd, std::size_t nbytes, std::uint64_t begin = 0) {
+  return std::make_shared<Frame>(job(), kIdentity, grid(nbytes), Location{fd.get(), begin, nullptr}, false);
 }
 
 std::shared_ptr<Frame> arriving(const Fd& fd, std::size_t nbytes, const JobKey& key = job()) {
-  return std::make_shared<Frame>(key, kIdentity, grid(nbytes), fd.get(), nullptr, true);
+  return std::make_shared<Frame>(key, kIdentity, grid(nbytes), Location{fd.get(), 0, nullptr}, true);
 }
 
 Source at(const FrameServer& server) {
@@ -93,6 +94,26 @@ TEST(FrameFetch, BringsTheRightBytesOfAnySize) {
     EXPECT_EQ(ask_size(job(), kIdentity, at(server), kSecond, 0), nbytes);
     EXPECT_TRUE(server.withdraw(offer, 5 * kSecond));
   }
+}
+
+TEST(FrameFetch, LeavesWhatLiesBeforeTheFrameAlone) {
+  constexpr std::size_t kBytes = 50'000;
+  constexpr std::uint64_t kBegin = 5000;
+  FrameServer server = serve();
+  const Fd from = filled(kBegin + kBytes, 7);
+  const Fd to = create_memfd("to", kBegin + kBytes);
+  server.offer(offered(from, kBytes, kBegin), std::nullopt);
+  auto frame =
+      std::make_shared<Frame>(job(), kIdentity, grid(kBytes), Location{to.get(), kBegin, nullptr}, true);
+  FrameFetch fetch(frame, {at(server)}, settings(), {});
+  ASSERT_TRUE(fetch.wait(60 * kSecond));
+  EXPECT_EQ(fetch.state(), "done");
+  const Mapping sent(from.get(), kBegin + kBytes, false, false);
+  const Mapping found(to.get(), kBegin + kBytes, false, false);
+  EXPECT_EQ(std::memcmp(sent.data() + kBegin, found.data() + kBegin, kBytes), 0);
+  EXPECT_TRUE(
+      std::all_of(found.data(), found.data() + kBegin, [](std::byte each) { return each == std::byte{0}; }));
+  EXPECT_THROW(offered(from, kBytes, kBegin + 4096), NativeError) << "ends behind the file";
 }
 
 TEST(FrameFetch, AsksOnlyForWhatIsNotHere) {

@@ -69,6 +69,17 @@ def test_a_frame_that_is_being_read_is_not_filled():
     assert book.read_done(3) == [Serve(0, 4, 12, 0)]
 
 
+def test_a_reader_from_the_moment_of_sealing_keeps_even_a_frame_that_is_not_the_newest():
+    book = ready()
+    assert book.decided(2, 10, {3: 0}) == [Serve(0, 2, 10, 0)]
+    assert book.decided(3, 11, {3: 0}) == [Serve(0, 3, 11, 1)]
+    assert book.served(0, 3, 11, 1) == (True, [Hand(3, 3, 11, 1)])
+    assert book.decided(4, 12, {3: 0}) == []
+    taking_on = -7
+    assert book.served(0, 2, 10, 0, taking_on) == (False, [])
+    assert book.read_done(taking_on) == [Serve(0, 4, 12, 0)]
+
+
 def test_a_dead_writers_frame_is_used_again_only_after_it_was_reaped():
     book = ready()
     book.decided(2, 10, {3: 0})

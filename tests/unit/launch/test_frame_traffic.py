@@ -23,6 +23,9 @@ class Fetches:
         self.open: list[SimpleNamespace] = []
         self.offered: list[tuple[int, int, int]] = []
         self.cancelled = 0
+        self.exchange = self.taking = self
+        self.nobody_takes_on = asyncio.Event()
+        self.nobody_takes_on.set()
 
     async def fetch(self, address: str, wish: Any, frame: int, begun: Callable[[], None]) -> int:
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -33,7 +36,10 @@ class Fetches:
             self.cancelled += 1
             raise
 
-    async def offer(self, generation: int, version: int, frame: int) -> None:
+    async def pass_on(self, frame: int) -> None:
+        await self.nobody_takes_on.wait()
+
+    async def ready(self, generation: int, version: int, frame: int) -> None:
         self.offered.append((generation, version, frame))
 
 
@@ -41,12 +47,16 @@ async def _grown(frame_bytes: int) -> bool:
     return True
 
 
+async def _mapped() -> None:
+    pass
+
+
 class Node:
     def __init__(self, name: str) -> None:
         self.sent: list[tuple[int, Any]] = []
         self.said: list[Any] = []
         self.picture = Picture()
-        arenas = SimpleNamespace(fds=(0, 0), used=[0, 0], grow=_grown)
+        arenas = SimpleNamespace(fds=(0, 0), used=[0, 0], grow=_grown, map_all=_mapped)
         ways: Any = Ways(
             node=name,
             links=SimpleNamespace(send=lambda to, what: self.sent.append((to, what))),  # type: ignore[arg-type]
@@ -144,6 +154,33 @@ def test_a_frame_that_is_on_its_way_serves_the_next_view_too() -> None:
         node.others.open[0].done.set_result(64)
         await settled()
         assert [ready.generation for ready in node.handed()] == [3]
+
+    run(scenario)
+
+
+def test_a_frame_that_came_from_elsewhere_is_kept_while_others_take_it_on() -> None:
+    async def scenario() -> None:
+        node = Node("b")
+        node.others.nobody_takes_on.clear()
+        node.decides(2)
+        await settled()
+        node.others.open[0].begun()
+        node.others.open[0].done.set_result(64)
+        await settled()
+        came_into = node.others.open[0].frame
+        node.frames.restored(NEWCOMER)
+        for version in (11, 12, 13):
+            node.frames.committed(_committed(version - 1), NEWCOMER)
+            for serve in [
+                what for _, what in node.sent if isinstance(what, m.Serve) and what.version == version
+            ]:
+                assert serve.frame != came_into
+                sealed = m.Served(generation=2, version=version, frame=serve.frame, frame_bytes=64)
+                node.frames.served(NEWCOMER, sealed)
+        assert {what.version for _, what in node.sent if isinstance(what, m.Serve)} == {11}
+        node.others.nobody_takes_on.set()
+        await settled()
+        assert [what.frame for _, what in node.sent if isinstance(what, m.Serve)][1:] == [came_into]
 
     run(scenario)
 

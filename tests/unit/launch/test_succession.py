@@ -54,10 +54,12 @@ class Agent:
             self.network.claim()
             await self._serve(begin(settings, now()), listen=Listen(HOST, self._port, CREDENTIALS))
         await self.network.connect(self._socket, self._directory, lambda text: None, self._stack)
+        self._directory.mkdir(exist_ok=True)
         office = Office(self._socket, self._open, self._close)
         ground = Ground(
             told=self._told, over=lambda: self.over, generation=lambda: 0, alive=lambda: list(self.workers),
             keep=self._keep, alone=lambda why: None, office=office, alone_s=20.0, restore_s=5.0,
+            socket=self._directory / "f",
         )  # fmt: skip
         frames: Any = SimpleNamespace(stored=None, hold=None, release=None, peers=None)
         await self.network.join(frames, SimpleNamespace(), ground, self.server, self._stack)  # type: ignore[arg-type]
@@ -104,6 +106,11 @@ class Agent:
     def term(self) -> int:
         assert self.network._succession is not None
         return self.network._succession.standing.term
+
+    @property
+    def frames_key(self) -> bytes:
+        assert self.network._succession is not None
+        return self.network._succession.peers.exchange.key
 
     async def die(self) -> None:
         """Vanish, as a process that is killed."""
@@ -176,7 +183,7 @@ def test_of_three_agents_the_two_that_are_left_make_a_coordinator_and_keep_their
 ) -> None:
     async def scenario() -> None:
         agents = await trained(tmp_path, 3)
-        workers = [agent.workers for agent in agents[1:]]
+        workers, keys = [agent.workers for agent in agents[1:]], [agent.frames_key for agent in agents]
         await agents[0].die()
         await eventually(lambda: chief(agents[1:]))
         new = chief(agents[1:])
@@ -189,6 +196,7 @@ def test_of_three_agents_the_two_that_are_left_make_a_coordinator_and_keep_their
         assert server.state.generation >= 1000
         assert server.state.decision is not None
         assert server.state.decision.target == 7
+        assert [agent.frames_key for agent in agents[1:]] == keys[1:] == keys[:1] * 2
         for agent in agents[1:]:
             assert agent.term == 2
             await agent.die()

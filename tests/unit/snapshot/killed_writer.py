@@ -17,14 +17,14 @@ import time
 from types import SimpleNamespace
 
 from hpresil import native
-from hpresil.snapshot import layout
+from hpresil.snapshot import layout, preface
 
 NBYTES = 1 << 20
 
 
 def plan_of_one(nbytes):
     start = 8192
-    spans = [layout.SectionSpan(start, nbytes, 1)] + [layout.SectionSpan(start + nbytes, 0, 0)] * 3
+    spans = [preface.SectionSpan(start, nbytes, 1)] + [preface.SectionSpan(start + nbytes, 0, 0)] * 3
     return SimpleNamespace(
         frame_bytes=start + nbytes, manifest=b"one", rows=[None], sums_offset=4160, sections=spans
     )

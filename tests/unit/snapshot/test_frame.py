@@ -12,8 +12,8 @@ from torch import nn
 
 from hpresil import native
 from hpresil.base.errors import Refused, StateTorn, TransferFailed
-from hpresil.snapshot import filling, frame, layout
-from hpresil.snapshot.state import SECTIONS
+from hpresil.snapshot import filling, frame, layout, preface
+from hpresil.snapshot.preface import SECTIONS
 from hpresil.snapshot.tracked import Tracked
 
 
@@ -493,7 +493,7 @@ def test_any_flipped_bit_is_noticed(filled):
     _, memory = filled
     opened = frame.Frame(memory.fd)
     header = opened._header
-    used = [range(layout.HEADER_BYTES), range(header.sums_offset, header.sums_offset + header.sums_bytes)]
+    used = [range(preface.HEADER_BYTES), range(header.sums_offset, header.sums_offset + header.sums_bytes)]
     used += [range(header.manifest_offset, header.manifest_offset + header.manifest_bytes)]
     used += [range(row.offset, row.offset + row.nbytes) for row in opened._rows]
     picker = random.Random(20)
@@ -555,8 +555,8 @@ def test_a_manifest_that_lies_about_a_tensor_is_refused(filled):
             "offset": first.offset,
             "nbytes": 216,
         }
-        row = layout.Row(**{**fields, **wrong})
-        data = msgspec.msgpack.encode(layout.Manifest(b"", [row]))
-        one = layout.Header(**{**header.__dict__, "sums_bytes": 4})
+        row = preface.Row(**{**fields, **wrong})
+        data = msgspec.msgpack.encode(preface.Manifest(b"", [row]))
+        one = preface.Header(**{**header.__dict__, "sums_bytes": 4})
         with pytest.raises(TransferFailed, match="wrong about tensor w"):
             layout.parse_manifest(data, one)
