@@ -56,15 +56,16 @@ class Plan:
 
 def plan(state: State) -> Plan:
     """Return the layout of ``state``: header, manifest, checksums, then tensors, parameters first."""
-    placed, spans = _place(state, 0)
+    placed, spans = _place(state)
     # Offsets in the manifest make its size depend on where the tensors start; leave room for the longest.
     room = len(msgspec.msgpack.encode(Manifest(state.values, placed))) + 9 * len(placed)
     sums_offset = _align(HEADER_BYTES + room, TENSOR_ALIGNMENT)
     start = _align(sums_offset + 4 * len(placed), REGION_ALIGNMENT)
-    rows, spans = _place(state, start)
-    end = max([start, *(span.offset + span.nbytes for span in spans)])
+    rows = [msgspec.structs.replace(row, offset=start + row.offset) for row in placed]
+    sections = [SectionSpan(start + span.offset, span.nbytes, span.tensors) for span in spans]
+    end = max([start, *(span.offset + span.nbytes for span in sections)])
     manifest = msgspec.msgpack.encode(Manifest(state.values, rows))
-    return Plan(manifest, rows, sums_offset, spans, _align(end, REGION_ALIGNMENT))
+    return Plan(manifest, rows, sums_offset, sections, _align(end, REGION_ALIGNMENT))
 
 
 def header_of(plan: Plan, *, version: int, generation: int = 0) -> Header:
@@ -84,17 +85,20 @@ def header_of(plan: Plan, *, version: int, generation: int = 0) -> Header:
     )
 
 
-def _place(state: State, start: int) -> tuple[list[Row], list[SectionSpan]]:
-    rows, spans, offset = [], [], start
+def _place(state: State) -> tuple[list[Row], list[SectionSpan]]:
+    """Return where everything is, counted from where the tensors start."""
+    rows: list[Row] = []
+    spans, offset = [], 0
     for index, section in enumerate(SECTIONS):
         offset = first = _align(offset, REGION_ALIGNMENT)
-        entries = [entry for entry in state.tensors if entry.section == section]
-        for entry in entries:
-            offset = _align(offset, TENSOR_ALIGNMENT)
-            shape = list(entry.shape)
-            rows.append(Row(entry.name, dtype_name(entry.dtype), shape, index, offset, entry.nbytes))
-            offset += entry.nbytes
-        spans.append(SectionSpan(first, offset - first, len(entries)))
+        count = len(rows)
+        for entry in state.tensors:
+            if entry.section == section:
+                offset = _align(offset, TENSOR_ALIGNMENT)
+                nbytes = entry.nbytes
+                rows.append(Row(entry.name, dtype_name(entry.dtype), list(entry.shape), index, offset, nbytes))
+                offset += nbytes
+        spans.append(SectionSpan(first, offset - first, len(rows) - count))
     return rows, spans
 
 

@@ -17,6 +17,7 @@ known types is refused with the path at which it was found.
 from __future__ import annotations
 
 import enum
+import functools
 import struct
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Iterable
@@ -241,6 +242,7 @@ _WRITERS: dict[type, Callable[[Writer, Any, str, int], object]] = {
 }
 
 
+@functools.cache
 def dtype_name(dtype: torch.dtype) -> str:
     """Return the name of ``dtype`` without the module, e.g. ``bfloat16``."""
     return str(dtype).removeprefix("torch.")
