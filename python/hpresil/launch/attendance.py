@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable
 
 from hpresil.base import spans
+from hpresil.comm import watchdog
 from hpresil.launch.conversation import Conversation
 from hpresil.launch.failures import Failures, ending_words
 from hpresil.launch.guard import Guard
@@ -61,6 +62,8 @@ class Attendance:
         self.exit_status = 0
         """Of the first script that failed after its last step."""
         self._environment = shared_environment(job, premises, os.environ)
+        for said in watchdog.contradictions(self._environment):
+            terminal.warn(said)
         self._fork_server: ForkServer | None = None
         if job.start_method == "forkserver" and job.kind != "program":
             log = premises.log_dir / "fork-server.log"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpresil.comm import watchdog
 from hpresil.launch.job import Job
 
 # The working directory is taken off the path before anything is imported: a file of the user's named
@@ -55,6 +56,7 @@ def shared_environment(job: Job, premises: Premises, inherited: Mapping[str, str
     env = {name: value for name, value in inherited.items() if name not in LAUNCHER_ONLY}
     env.setdefault("OMP_NUM_THREADS", "1")
     env.setdefault("PYTHONHASHSEED", "0")  # iteration order of sets of strings fixes bits as well
+    env |= watchdog.worker_environment(env)
     world, cluster = str(job.workers), job.cluster
     env |= {
         "WORLD_SIZE": world,

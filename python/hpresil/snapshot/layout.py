@@ -95,8 +95,8 @@ def _place(state: State) -> tuple[list[Row], list[SectionSpan]]:
         for entry in state.tensors:
             if entry.section == section:
                 offset = _align(offset, TENSOR_ALIGNMENT)
-                nbytes = entry.nbytes
-                rows.append(Row(entry.name, dtype_name(entry.dtype), list(entry.shape), index, offset, nbytes))
+                name, dtype, nbytes = entry.name, dtype_name(entry.dtype), entry.nbytes
+                rows.append(Row(name, dtype, list(entry.shape), index, offset, nbytes))
                 offset += nbytes
         spans.append(SectionSpan(first, offset - first, len(rows) - count))
     return rows, spans

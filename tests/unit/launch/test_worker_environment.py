@@ -1,5 +1,6 @@
 from pathlib import Path
 
+from hpresil.comm import watchdog
 from hpresil.launch.job import Job
 from hpresil.launch.worker_environment import Place, Premises, command, environment, shared_environment
 
@@ -53,11 +54,13 @@ def test_a_worker_gets_torchruns_variables_and_ours():
         "HPRESIL_RUN_DIR": "/r",
         "HPRESIL_LOG_DIR": "/r/logs",
     }
+    expected |= {variable.name: variable.value for variable in watchdog.VARIABLES}
     assert {name: value for name, value in env.items() if name != "HPRESIL_AGENT_PID"} == expected
 
 
 def test_what_the_user_set_stays():
-    env = variables({"OMP_NUM_THREADS": "4", "PYTHONHASHSEED": "7"})
+    env = variables({"OMP_NUM_THREADS": "4", "PYTHONHASHSEED": "7", "TORCH_NCCL_BLOCKING_WAIT": "1"})
+    assert env["TORCH_NCCL_BLOCKING_WAIT"] == "1"
     assert (env["OMP_NUM_THREADS"], env["PYTHONHASHSEED"]) == ("4", "7")
 
 
