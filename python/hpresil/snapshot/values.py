@@ -225,6 +225,12 @@ def _write_array(_: Writer, value: np.ndarray[Any, Any], path: str, __: int) -> 
     return _numpy(Code.NUMPY_ARRAY, value, path)
 
 
+@functools.cache
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return the name of ``dtype`` without the module, e.g. ``bfloat16``."""
+    return str(dtype).removeprefix("torch.")
+
+
 _WRITERS: dict[type, Callable[[Writer, Any, str, int], object]] = {
     list: lambda p, v, path, d: p.items(v, path, d),
     tuple: lambda p, v, path, d: _ext(Code.TUPLE, p.items(v, path, d)),
@@ -240,12 +246,6 @@ _WRITERS: dict[type, Callable[[Writer, Any, str, int], object]] = {
     torch.Size: lambda p, v, path, d: _ext(Code.SIZE, list(v)),
     np.ndarray: _write_array,
 }
-
-
-@functools.cache
-def dtype_name(dtype: torch.dtype) -> str:
-    """Return the name of ``dtype`` without the module, e.g. ``bfloat16``."""
-    return str(dtype).removeprefix("torch.")
 
 
 def dtype_named(name: str) -> torch.dtype:
