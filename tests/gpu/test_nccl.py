@@ -11,6 +11,7 @@ from hpresil.base.errors import NativeError
 from nccl_calls import (
     bulk_here,
     gated_step_here,
+    graph_here,
     shrink_here,
     suspend_here,
     transfer_here,
@@ -78,6 +79,13 @@ def test_the_device_steps_only_with_every_vote(pool) -> None:
     for rank in range(SIZE):
         said = pool.hear(rank, LONG_S)
         assert said == ("done", (False, False, 0.0, True))
+
+
+def test_a_graph_with_a_sum_is_captured_again_in_the_next_generation(pool) -> None:
+    first, second = float(sum(range(SIZE))), float(sum(range(SIZE)) + SIZE)
+    for sums, dropped, closed in ran(pool, graph_here):
+        assert sums == [[first]] * 3 + [[second]] * 3
+        assert (dropped, closed) == ([1, 1], [True, True])
 
 
 def test_a_sum_with_a_killed_peer_ends_and_is_aborted(pool) -> None:

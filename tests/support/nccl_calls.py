@@ -15,6 +15,7 @@ from hpresil.base.deadline import Deadline
 from hpresil.base.errors import PeerLost
 from hpresil.comm.commit_gate import CommitGate
 from hpresil.comm.communicators import Operation, Wanted, transfer, warm
+from hpresil.comm.graphs import CollectiveGraphs
 from hpresil.comm.nccl_communicators import NcclCommunicator, NcclCommunicators
 from hpresil.comm.transfer_plan import plan
 from hpresil.comm.warming import Edge, plan as warming_plan
@@ -146,13 +147,7 @@ def gated_step_here(here, rank, size, generation, votes):
     if not votes:
         ballot.zero_()
     gather = Operation("all_gather", ballot.view(torch.uint8), gate.ballots.view(torch.uint8))
-    built.native.run(
-        [[("all_gather", gather.source.data_ptr(), gather.destination.data_ptr(), 8, -1)]],
-        torch.cuda.current_stream(device).cuda_stream,
-        "the vote",
-        LONG_S,
-        False,
-    )
+    built.enqueue([[gather]], "the vote", LONG_S)
     gate.open()
     with gate.gated(optimizer):
         optimizer.step()
@@ -162,3 +157,28 @@ def gated_step_here(here, rank, size, generation, votes):
     deadline.check()
     moved = not torch.equal(parameter.detach(), torch.ones_like(parameter))
     return opened, moved, float(optimizer.state[parameter]["step"]), built.close(LONG_S)
+
+
+def graph_here(here, rank, size, generation):
+    """Sum in a graph, in two generations of communicators; returns the sums, captures and clean ends."""
+    memory = {}
+    graphs = CollectiveGraphs()
+
+    def work():
+        raw = memory["values"].view(torch.uint8)
+        memory["communicator"].enqueue([[Operation("all_reduce", raw, raw)]], "a sum in a graph", LONG_S)
+
+    graphs.add("sum", work)
+    sums, dropped, closed = [], [], []
+    for turn in range(2):
+        _, device, (built,) = build(here, rank, size, generation + turn, ["dp"])
+        memory.update(communicator=built, values=torch.ones(1000, device=device))
+        total(built, 1)  # connects, which a capture does not allow
+        for _ in range(3):
+            memory["values"].fill_(rank + turn)
+            graphs.replay("sum")
+            torch.cuda.synchronize()
+            sums.append(memory["values"].unique().tolist())
+        dropped.append(graphs.drop())
+        closed.append(built.close(LONG_S))
+    return sums, dropped, closed

@@ -77,9 +77,21 @@ class NcclCommunicator:
 
     def run(self, groups: Sequence[Sequence[Operation]], what: str, deadline_s: float) -> None:
         """See `communicators.Communicator.run`."""
+        self._run(groups, what, deadline_s, wait=True)
+
+    def enqueue(self, groups: Sequence[Sequence[Operation]], what: str, deadline_s: float) -> None:
+        """As `run`, without waiting for the device: behind other work of the stream, or in a graph.
+
+        Whether it succeeded nobody is told: an aborted operation ends like one that did.
+        """
+        self._run(groups, what, deadline_s, wait=False)
+
+    def _run(
+        self, groups: Sequence[Sequence[Operation]], what: str, deadline_s: float, *, wait: bool
+    ) -> None:
         calls = [[_call(operation) for operation in group] for group in groups]
         try:
-            self.native.run(calls, _stream(self.device), what, deadline_s)
+            self.native.run(calls, _stream(self.device), what, deadline_s, wait)
         except NativeError as error:
             raise PeerLost(str(error), rank=self.rank, generation=self.generation) from error
 

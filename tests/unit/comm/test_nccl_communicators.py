@@ -9,7 +9,7 @@ import torch
 
 from hpresil import native
 from hpresil.base.errors import NativeError, PeerLost
-from hpresil.comm.communicators import Wanted, transfer, warm
+from hpresil.comm.communicators import Operation, Wanted, transfer, warm
 from hpresil.comm.nccl_communicators import NcclCommunicators
 from hpresil.comm.transfer_plan import plan
 from hpresil.comm.warming import Edge, plan as warming_plan
@@ -24,6 +24,7 @@ class ScriptedEnd:
     def run(self, groups, stream, what, seconds, wait=True):
         if self.fails:
             raise NativeError(f"communicator {self.spec[0]}: {what} failed: remote process exited")
+        self.waited = wait
         self.ran.append(groups)
 
     def abort(self, reason, seconds):
@@ -159,3 +160,13 @@ def test_a_peer_that_is_lost_while_it_runs_is_said_as_one() -> None:
 def test_without_nccl_the_error_says_what_to_do() -> None:
     with pytest.raises(NativeError, match=r"NCCL is not here .*install a CUDA build of torch.*gloo"):
         native.Nccl.open("libnccl-that-is-not-there.so.2")
+
+
+def test_what_is_enqueued_is_not_waited_for() -> None:
+    (built,) = World().rank().init_many(1, [Wanted("dp", 0, 1)], 5.0)
+    values = torch.zeros(4, dtype=torch.uint8)
+    built.run([[Operation("all_reduce", values, values)]], "a sum", 1.0)
+    assert built.native.waited
+    built.enqueue([[Operation("all_reduce", values, values)]], "a sum in a graph", 1.0)
+    assert not built.native.waited
+    assert len(built.native.ran) == 2
