@@ -221,8 +221,8 @@ class HeldPlace:
     def _exchange(self, request: Message) -> tuple[m.Answer, int]:
         """Return the answer and its descriptor, -1 if there is none. After an error the socket is closed."""
         deadline = Deadline(self._timeout_s, f"the answer of {self} to {type(request).__name__}")
-        if not self._talking.acquire(timeout=deadline.remaining()):
-            deadline.check()
+        if not self._talking.acquire(timeout=self._timeout_s):
+            raise DeadlineExceeded(f"{self} was in use by other threads for {self._timeout_s:g} s; ask again")
         try:
             self._sock.settimeout(max(deadline.remaining(), POLL_S))
             self._sock.send(packed(request))

@@ -26,8 +26,9 @@ from hpresil.base.errors import (
     UsageError,
 )
 from hpresil.launch import device_holder
+from hpresil.launch.held_book import Book, NotGranted, Tenant
 from hpresil.launch.run_directory import SocketDirectory
-from hpresil.snapshot import held_messages as m
+from hpresil.snapshot import held_messages as m, held_place
 from hpresil.snapshot.held_place import HeldPlace, packed
 
 WORKER = Path(__file__).with_name("held_worker.py")
@@ -295,6 +296,20 @@ def test_garbage_is_counted_and_cut_off(path, inside, packet):
     assert dict(inside.refusals.counts) == {"garbage": 1}
 
 
+def test_what_a_stranger_passes_is_not_kept_and_the_next_one_is_answered(path, inside):
+    with stranger(path) as bad, stranger(path) as good:
+        inside.look()
+        inside.look()
+        files = open_files("self")
+        socket.send_fds(bad, [b"garbage"], [bad.fileno()] * 9)
+        socket.send_fds(good, [packed(m.Look())], [good.fileno()] * 9)
+        while not inside.refusals.counts:
+            inside.look()
+        inside.look(0.1)
+        assert m.FROM_HOLDER.decode(good.recv(1000)) == m.Rows(rows=())
+        assert open_files("self") == files - 1, "the bad one is closed, and nothing else is open"
+
+
 def test_nothing_is_granted_without_a_place(path, inside):
     with stranger(path) as sock:
         sock.send(packed(m.Allocate(name="state", nbytes=1)))
@@ -318,7 +333,30 @@ def test_who_is_silent_or_does_not_read_or_is_one_too_many_is_cut_off(path, insi
         monkeypatch.setattr(device_holder, "ATTACH_S", 0.0)
         inside.look(0.01)
         assert first.recv(1) == b""
-    assert dict(inside.refusals.counts) == {"does not read": 1, "too many": 1, "silent": 1}
+    monkeypatch.setattr(device_holder.endpoint, "peer", lambda sock: (os.getpid(), os.getuid() + 1))
+    with stranger(path) as foreign:
+        inside.look()
+        assert foreign.recv(1) == b""
+    assert dict(inside.refusals.counts) == {"does not read": 1, "too many": 1, "silent": 1, "another user": 1}
+
+
+def test_the_holder_of_another_device_is_refused(path, holder, monkeypatch):
+    monkeypatch.setattr(held_place, "identity", lambda device: "GPU-1")
+    with pytest.raises(ConfigError, match="holds memory of host, this worker uses GPU-1"):
+        HeldPlace(path, place=1, generation=9, device=HOST)
+
+
+def test_allocations_are_few():
+    book = Book(lambda nbytes: native.HeldMemory(HOST, nbytes), 1 << 40)
+    one, other = Tenant(1, 0, 0), Tenant(2, 1, 0)
+    for tenant in (one, other):
+        book.attach(tenant)
+    for number in range(m.MAX_ALLOCATIONS):
+        book.allocate(one, f"state-{number}", 1)
+    with pytest.raises(NotGranted, match="let tensors share one"):
+        book.allocate(other, "state", 1)
+    book.process_ended(2)
+    assert len(packed(m.Rows(rows=book.rows()))) < m.MAX_MESSAGE_BYTES
 
 
 # ------------------------------------------------------------------ what is mapped
