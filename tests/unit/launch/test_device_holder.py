@@ -112,11 +112,11 @@ def test_what_a_dead_worker_has_sealed_is_mapped_by_the_next_one(path, holder):
     with worker(path, point="sealed") as dead:
         assert dead.wait(END_S) == -signal.SIGKILL
     with at(path) as place:
-        found = place.open_sealed(NAMES, 1001)
-        assert holds(found.memory, 1001)
+        found = place.open_sealed(NAMES, 1002)
+        assert holds(found.memory, 1002)
         assert {row.generation for row in place.rows()} == {1}
-        with pytest.raises(TransferFailed, match="holds version 1001, not 1002"):
-            place.open_sealed(NAMES, 1002)
+        with pytest.raises(TransferFailed, match="holds version 1002, not 1003"):
+            place.open_sealed(NAMES, 1003)
 
 
 def test_kills_at_random_moments_leave_one_whole_version_or_none(path, holder):
