@@ -16,7 +16,7 @@ from hpresil import native
 from hpresil.base.errors import NativeError, TransferFailed
 from hpresil.launch import device_holder
 from hpresil.launch.run_directory import SocketDirectory
-from hpresil.snapshot.held_place import HeldPlace
+from hpresil.snapshot import HeldPlace
 
 NUMBERS = 3_000_001
 WAIT_S = 120.0
@@ -24,7 +24,7 @@ WRITER = f"""
 import os, signal, sys
 from pathlib import Path
 import torch
-from hpresil.snapshot.held_place import HeldPlace
+from hpresil.snapshot import HeldPlace
 
 place = HeldPlace(Path(sys.argv[1]), place=0, generation=1, device=0)
 memory = {{"state": place.allocate("state", 4 * {NUMBERS})}}

@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 
 from hpresil import native
-from hpresil.snapshot import held_messages as m
-from hpresil.snapshot.held_place import HeldPlace
+from hpresil.snapshot import HeldPlace, held_messages as m
 
 SIZES = {"parameters": 3 << 20, "optimizer": (5 << 20) + 7}
 

@@ -28,8 +28,8 @@ from hpresil.base.errors import (
 from hpresil.launch import device_holder
 from hpresil.launch.held_book import Book, NotGranted, Tenant
 from hpresil.launch.run_directory import SocketDirectory
-from hpresil.snapshot import held_messages as m, held_place
-from hpresil.snapshot.held_place import HeldPlace, packed
+from hpresil.snapshot import HeldPlace, held_messages as m, held_place
+from hpresil.snapshot.held_place import packed
 
 WORKER = Path(__file__).with_name("held_worker.py")
 NAMES = ["parameters", "optimizer"]
@@ -237,6 +237,18 @@ def test_a_holder_that_is_killed_leaves_workers_their_memory_and_a_clear_error(p
         with contextlib.closing(device_holder.start(path, HOST)), at(path) as again:
             assert again.rows() == ()
     assert open_files("self") == files
+
+
+def test_a_holder_that_does_not_answer_is_waited_for_no_longer_than_was_said(path, holder):
+    with at(path, timeout_s=0.3) as place:
+        holder.process.send_signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(DeadlineExceeded, match=r"to Allocate did not come within 0\.3 s"):
+                place.allocate("state", 100)
+            with pytest.raises(TransferFailed, match="is gone"):
+                place.rows()
+        finally:
+            holder.process.send_signal(signal.SIGCONT)
 
 
 def test_a_holder_dies_with_its_parent(path):
