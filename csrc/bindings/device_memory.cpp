@@ -19,8 +19,9 @@ struct Mapped {
   Mapped(const Mapped&) = delete;
   Mapped& operator=(const Mapped&) = delete;
   ~Mapped() {
-    const py::gil_scoped_release released;  // it waits for the device
+    PyThreadState* const held = PyEval_SaveThread();  // it waits for the device; pybind11's guard may throw
     memory.reset();
+    PyEval_RestoreThread(held);
   }
   [[nodiscard]] bool on_host() const { return device == kHostDevice; }
 

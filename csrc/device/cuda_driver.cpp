@@ -149,14 +149,14 @@ class CudaDriver final : public DriverApi {
   }
 
  private:
-  void* find(const char* symbol) const {
+  [[nodiscard]] void* find(const char* symbol) const {
     void* const found = dlsym(library_, symbol);
     if (found == nullptr) {
       fail(std::string("the NVIDIA driver has no ") + symbol + ": it is too old to pass memory, update it");
     }
     return found;
   }
-  CUdevice at(int device) const {
+  [[nodiscard]] CUdevice at(int device) const {
     CUdevice found = 0;
     TRY(cuDeviceGet, &found, device);
     return found;

@@ -18,6 +18,11 @@ std::size_t whole(DriverApi& driver, int device, std::size_t nbytes) {
   return (nbytes + unit - 1) / unit * unit;
 }
 
+Undo entered(DriverApi& driver, int device) {
+  driver.enter(device);
+  return Undo([&driver, device] { driver.leave(device); });
+}
+
 }  // namespace
 
 HeldMemory::HeldMemory(DriverApi& driver, int device, std::size_t nbytes)
@@ -36,11 +41,10 @@ Fd HeldMemory::export_fd() const {
 }
 
 MappedDeviceMemory::MappedDeviceMemory(DriverApi& driver, int device, int fd, std::size_t nbytes)
-    : nbytes_(whole(driver, device, nbytes)) {
-  driver.enter(device);
-  context_ = Undo([&driver, device] { driver.leave(device); });
-  address_ = driver.reserve(nbytes_);
-  range_ = Undo([&driver, at = address_, size = nbytes_] { driver.give_back(at, size); });
+    : nbytes_(whole(driver, device, nbytes)),
+      context_(entered(driver, device)),
+      address_(driver.reserve(nbytes_)),
+      range_([&driver, at = address_, size = nbytes_] { driver.give_back(at, size); }) {
   const DriverApi::Block block = driver.import_block(fd);
   const Undo imported([&driver, block] { driver.release(block); });  // the mapping refers to it by itself
   driver.map(address_, nbytes_, block);

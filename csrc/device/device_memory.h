@@ -69,8 +69,8 @@ class MappedDeviceMemory {
 
  private:
   std::size_t nbytes_;
-  std::byte* address_ = nullptr;
-  Undo context_;  // undone from the last to the first
+  Undo context_;  // this and what follows is undone from the last to the first
+  std::byte* address_;
   Undo range_;
   Undo mapping_;
 };

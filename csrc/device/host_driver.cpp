@@ -40,7 +40,10 @@ class HostDriver final : public DriverApi {
     place(address, nbytes, MAP_FIXED, fd);
   }
   void unmap(std::byte* address, std::size_t nbytes) noexcept override {
-    mmap(address, nbytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    constexpr int kNothing = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+    if (mmap(address, nbytes, PROT_NONE, kNothing, -1, 0) == MAP_FAILED) {
+      mprotect(address, nbytes, PROT_NONE);  // the block stays until the range is given back
+    }
   }
   void allow(int /*device*/, std::byte* address, std::size_t nbytes) override {
     if (mprotect(address, nbytes, PROT_READ | PROT_WRITE) != 0) {
