@@ -35,6 +35,7 @@ PYBIND11_MODULE(_core, module) {
   bind_liveness(module);
   bind_transfer(module);
   bind_device(module);
+  bind_device_memory(module);
   bind_snapshot_stream(module);
   bind_process(module);
 }

@@ -23,6 +23,7 @@ void bind_reduction(py::module_& module);
 void bind_snapshot(py::module_& module);
 void bind_liveness(py::module_& module);
 void bind_device(py::module_& module);
+void bind_device_memory(py::module_& module);
 void bind_snapshot_stream(py::module_& module);
 void bind_transfer(py::module_& module);
 void bind_process(py::module_& module);

@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "device/cuda_api.h"
 #include "device/device.h"
+#include "device/driver_api.h"
 
 namespace hpresil {
 namespace {
@@ -19,5 +20,6 @@ SelfTest test_device(int /*index*/) { not_built(); }
 void register_host_memory(void* /*address*/, std::size_t /*nbytes*/) { not_built(); }
 void unregister_host_memory(void* /*address*/) { not_built(); }
 CudaApi& cuda_runtime() { not_built(); }
+DriverApi& cuda_driver() { not_built(); }
 
 }  // namespace hpresil

@@ -22,7 +22,9 @@ _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred of SO_PEERCRED
 MAX_PATH_BYTES = 107  # sun_path without its final zero
 
 
-def listening_socket(path: Path, backlog: int = 64) -> socket.socket:
+def listening_socket(
+    path: Path, backlog: int = 64, *, kind: socket.SocketKind = socket.SOCK_STREAM
+) -> socket.socket:
     """Return a listening socket at ``path``, whose directory is made if it is missing.
 
     Raises:
@@ -40,7 +42,7 @@ def listening_socket(path: Path, backlog: int = 64) -> socket.socket:
             f"socket directory {path.parent} has mode {stat.S_IMODE(found.st_mode):o} and owner "
             f"{found.st_uid}; it must have mode 700 and belong to user {os.getuid()}"
         )
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = socket.socket(socket.AF_UNIX, kind)
     try:
         sock.bind(str(path))
         os.chmod(path, 0o600)

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 from hpresil.base.phases import PHASES
 from hpresil.native._core import (
+    HOST_DEVICE,
     CommitGate,
     Copier,
     DeathWatch,
     FrameFetch,
     FrameServer,
+    HeldMemory,
+    MappedDeviceMemory,
     Mapping,
     Nccl,
     NcclCommunicator,
@@ -68,6 +71,9 @@ __all__ = [
     "DeathWatch",
     "FrameFetch",
     "FrameServer",
+    "HOST_DEVICE",
+    "HeldMemory",
+    "MappedDeviceMemory",
     "Mapping",
     "Nccl",
     "NcclCommunicator",

@@ -626,5 +626,42 @@ def cuda_shuffle(
 ) -> None:
     """Queue `shuffle`, or with ``back`` `unshuffle`, on device memory. Does not wait."""
 
+# ------------------------------------------------------------------ device memory that outlives a process
+
+HOST_DEVICE: int
+"""In place of a CUDA device: host memory that is passed and mapped the same way, as tests use it."""
+
+class HeldMemory:
+    """Device memory of at least ``nbytes``, without an address: to be passed to those who map it.
+
+    It stays while this object, a descriptor of it or a mapping of it is anywhere. Creates no context.
+    Thread-safe. Raises NativeError: no driver, no room, or a device that cannot pass memory.
+    """
+
+    def __init__(self, device: int, nbytes: int) -> None: ...
+    @property
+    def allocated_bytes(self) -> int: ...
+    def export_fd(self) -> int:
+        """Return a new descriptor of it, closed on exec, which the caller closes."""
+
+class MappedDeviceMemory(Buffer):
+    """Memory that was passed as ``fd``, mapped to be read and written, until nothing refers to this object.
+
+    On a device torch and CuPy see it without a copy (``torch.as_tensor(memory, device="cuda")``) and keep it
+    mapped. On `HOST_DEVICE` it has the buffer protocol instead. Unmapping waits for the device.
+    ``nbytes`` is what `HeldMemory` was made with. The descriptor may be closed afterwards. Thread-safe.
+    """
+
+    def __init__(self, device: int, fd: int, nbytes: int) -> None: ...
+    @property
+    def device(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def address(self) -> int: ...
+    @property
+    def __cuda_array_interface__(self) -> dict[str, object]: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
 def push_trace_range(name: str) -> None: ...
 def pop_trace_range() -> None: ...

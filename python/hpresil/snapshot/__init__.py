@@ -1,6 +1,7 @@
 """What must survive: capturing tracked state, restoring it bit for bit, and frames of shared memory.
 
-`Snapshots` is for scripts that use nothing else of hpresil. It is looked up when it is first used.
+`Snapshots` is for scripts that use nothing else of hpresil, `HeldPlace` for state that stays on its device
+when a worker dies. Both are looked up when they are first used.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hpresil.snapshot.held_place import HeldPlace as HeldPlace
     from hpresil.snapshot.snapshots import Snapshots as Snapshots
 
-__all__ = ["Snapshots"]
+__all__ = ["HeldPlace", "Snapshots"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,6 +21,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(
             f"module 'hpresil.snapshot' has no attribute {name!r}; it has: {', '.join(__all__)}"
         )
+    if name == "HeldPlace":
+        from hpresil.snapshot.held_place import HeldPlace
+
+        return HeldPlace
     from hpresil.snapshot.snapshots import Snapshots
 
     return Snapshots

@@ -14,6 +14,7 @@ from hpresil.native import _core
 
 STUB = Path(hpresil.native.__file__).with_name("_core.pyi")
 TYPES_ONLY = {"FloatType", "BuiltWith", "CudaDevice", "CudaSelfTest", "FlatSource", "FetchReport"}
+UNSEEN = ("__exit__", "__buffer__", "__cuda_array_interface__")
 Signature = tuple[list[str], list[str], list[str]]  # arguments, keyword-only ones, the defaults
 
 
@@ -30,9 +31,11 @@ def described(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, Sig
         if isinstance(node, ast.ClassDef) and node.name not in TYPES_ONLY:
             yield prefix + node.name, None
             yield from described(node.body, node.name + ".")
-        elif isinstance(node, ast.FunctionDef) and node.name not in ("__exit__", "__buffer__"):
+        elif isinstance(node, ast.FunctionDef) and node.name not in UNSEEN:
             is_property = any(ast.unparse(d) == "property" for d in node.decorator_list)
             yield prefix + node.name, None if is_property else of_ast(node)
+        elif isinstance(node, ast.AnnAssign) and not prefix:
+            yield ast.unparse(node.target), None
 
 
 def documented(function: object) -> list[Signature]:

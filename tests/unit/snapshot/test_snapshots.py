@@ -334,5 +334,5 @@ def test_a_directory_that_others_may_look_into_is_refused(tmp_path):
 
 def test_the_name_is_public_and_lists_what_there_is():
     assert hpresil.snapshot.Snapshots is Snapshots
-    with pytest.raises(AttributeError, match="it has: Snapshots"):
+    with pytest.raises(AttributeError, match="it has: HeldPlace, Snapshots"):
         hpresil.snapshot.Nothing  # noqa: B018
