@@ -70,6 +70,7 @@ def seeds() -> dict[str, bytes]:
     """Return the seeds, by path below corpus/."""
     two = ((4, 5, 6, 7), (1, 2, 3, 4))
     functions = [("_ZN7hpresil4workEi", 0, 64), ("main", 64, 32), ("_Z1fISt6vectorIiSaIiEEEvT_", 96, 8)]
+    doubled = "_Z1f4pairIiiE" + "".join(f"S_IS{place}_S{place}_E" for place in "0123456789ABCDEF")
     asked = places(0x200, 0x241, 0x264, 0x30)
     whole = library(functions)
     return {
@@ -81,6 +82,7 @@ def seeds() -> dict[str, bytes]:
         "page/foreign": b"\x7fELF",
         "elf_symbols/library": asked + whole,
         "elf_symbols/stripped": asked + library(functions, dynamic=True),
+        "elf_symbols/doubled": places(0, 0, 0, 0x200) + library([(doubled, 0, 8)]),
         "elf_symbols/cut_off": asked + whole[:-70],
         "elf_symbols/empty": places(0, 0, 0, 0),
         "elf_symbols/no_library": places(1, 2, 3, 4) + b"#!/bin/sh\n",
