@@ -18,6 +18,8 @@ constexpr std::size_t kMaxHeaders = 4096;
 constexpr std::size_t kMaxSymbols = std::size_t{1} << 23;
 constexpr std::size_t kSymbolsAtOnce = 4096;
 constexpr std::size_t kMaxNameBytes = 1024;
+constexpr std::size_t kMaxRepeats = 24;
+constexpr std::size_t kRepeatsOfAPack = kMaxRepeats / 2;
 
 template <typename T>
 std::vector<T> read_array(int fd, std::uint64_t offset, std::size_t count) {
@@ -51,10 +53,29 @@ std::vector<Wanted> addresses(int fd, const Elf64_Ehdr& head, std::span<Function
   return found;
 }
 
+// How often a mangled name repeats an earlier part of itself (S_, S0_, T_, …) or a pack (Dp). Each repetition
+// may hold others: three of them triple the text, a pack multiplies it by its length.
+std::size_t repeats(const std::string& mangled) {
+  std::size_t found = 0;
+  for (std::size_t at = 0; at + 1 < mangled.size(); ++at) {
+    if (mangled[at] == 'S' || mangled[at] == 'T') {
+      const std::size_t end = mangled.find_first_not_of("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ", at + 1);
+      found += end != std::string::npos && mangled[end] == '_' ? 1 : 0;
+    } else if (mangled[at] == 'D' && mangled[at + 1] == 'p') {
+      found += kRepeatsOfAPack;
+    }
+  }
+  return found;
+}
+
+// A name whose text could fill the memory stays as it is in the file.
 std::string name_at(int fd, std::uint64_t offset) {
   std::vector<char> bytes = read_array<char>(fd, offset, kMaxNameBytes);
   bytes.push_back('\0');
-  const std::string mangled(bytes.data());
+  std::string mangled(bytes.data());
+  if (repeats(mangled) > kMaxRepeats) {
+    return mangled;
+  }
   int status = 0;
   const std::unique_ptr<char, void (*)(void*)> plain(
       abi::__cxa_demangle(mangled.c_str(), nullptr, nullptr, &status), std::free);
@@ -83,9 +104,13 @@ void look_through(int fd, const Elf64_Shdr& table, const Elf64_Shdr& names,
           std::lower_bound(wanted.begin(), wanted.end(), symbol.st_value,
                            [](const Wanted& one, std::uint64_t address) { return one.address < address; });
       for (; found != wanted.end() && found->address - symbol.st_value < symbol.st_size; ++found) {
-        if (found->function->name.empty()) {
-          found->function->name = name_at(fd, names.sh_offset + symbol.st_name);
-          found->function->distance = found->address - symbol.st_value;
+        FunctionAt& function = *found->function;
+        if (!function.name.empty()) {
+          continue;
+        }
+        function.name = name_at(fd, names.sh_offset + symbol.st_name);
+        if (!function.name.empty()) {  // a symbol may have none
+          function.distance = found->address - symbol.st_value;
         }
       }
     }

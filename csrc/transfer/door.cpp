@@ -31,11 +31,12 @@ void make_blocking(int socket) {
 }  // namespace
 
 Door::Door(const DoorSettings& settings, const JobKey& key, Refusals& refusals,
-           std::function<void(Visitor)> welcome)
+           std::function<void(Visitor)> welcome, std::function<void()> beat)
     : settings_(settings),
       key_(key),
       refusals_(refusals),
       welcome_(std::move(welcome)),
+      beat_(std::move(beat)),
       stop_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       thread_(open()) {}
 
@@ -87,6 +88,7 @@ void Door::run() {
       }
     }
     expire();
+    beat_();
     if (watched[1].revents != 0) {
       let_in(internet_, false);
     }

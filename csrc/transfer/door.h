@@ -35,9 +35,10 @@ struct Visitor {
 
 class Door {
  public:
-  // Listens, then starts the thread. `welcome` is called in that thread, must return soon and not throw.
+  // Listens, then starts the thread. `welcome` and `beat` are called in that thread, must return soon and not
+  // throw; `beat` ten times a second at least.
   Door(const DoorSettings& settings, const JobKey& key, Refusals& refusals,
-       std::function<void(Visitor)> welcome);
+       std::function<void(Visitor)> welcome, std::function<void()> beat);
   ~Door();
   Door(const Door&) = delete;
   Door& operator=(const Door&) = delete;
@@ -73,6 +74,7 @@ class Door {
   JobKey key_;
   Refusals& refusals_;
   std::function<void(Visitor)> welcome_;
+  std::function<void()> beat_;
   Fd internet_;
   Fd local_;
   Fd stop_;

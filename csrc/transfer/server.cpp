@@ -16,12 +16,22 @@ bool is_of(const Frame& frame, const Hello& hello) {
   return frame.identity().generation == hello.generation && frame.identity().version == hello.version;
 }
 
+// Says why, so that the client asks again, or another one: without a word it takes this one for dead.
+void send_away(Connection& connection, const ServerHandshake& handshake) {
+  try {
+    const Accept full = {.verdict = Verdict::too_many, .has_crc = false, .frame_bytes = 0, .crc = 0};
+    connection.send_all(handshake.accept(full));  // it fits: little was sent before
+  } catch (const Broken&) {
+  }
+}
+
 }  // namespace
 
 FrameServer::FrameServer(const ServerSettings& settings, const JobKey& key) : settings_(settings), key_(key) {
   open_libcrypto();
-  door_ = std::make_unique<Door>(settings.door, key, refusals_,
-                                 [this](Visitor visitor) { welcome(std::move(visitor)); });
+  door_ = std::make_unique<Door>(
+      settings.door, key, refusals_, [this](Visitor visitor) { welcome(std::move(visitor)); },
+      [this] { reap(); });
 }
 
 FrameServer::~FrameServer() { close(); }
@@ -83,13 +93,15 @@ std::size_t FrameServer::clients() const {
 
 void FrameServer::welcome(Visitor visitor) {
   reap();
+  Connection connection(std::move(visitor.socket));
   const std::lock_guard lock(lock_);
   if (sessions_.size() >= settings_.most_clients) {
     refusals_.count("too many clients");
+    send_away(connection, visitor.handshake);
     return;
   }
   try {
-    sessions_.push_back({.connection = Connection(std::move(visitor.socket)),
+    sessions_.push_back({.connection = std::move(connection),
                          .handshake = visitor.handshake,
                          .local = visitor.local,
                          .offer = 0,
@@ -100,6 +112,7 @@ void FrameServer::welcome(Visitor visitor) {
   } catch (const std::exception&) {
     refusals_.count("no thread left");
     if (!sessions_.empty() && !sessions_.back().thread.joinable()) {
+      send_away(sessions_.back().connection, visitor.handshake);
       sessions_.pop_back();
     }
   }
@@ -133,7 +146,9 @@ void FrameServer::serve(Session& session) {
   } catch (const std::exception&) {
     refusals_.count("defect");
   }
-  session.connection.shut();  // the client hears of it now, the descriptor goes when the thread is reaped
+  // The client hears of it now. The descriptor goes when the thread is reaped: closed at once with requests
+  // unread, it could take the last answer with it.
+  session.connection.shut();
   const std::lock_guard lock(lock_);
   session.ended = true;
   changed_.notify_all();

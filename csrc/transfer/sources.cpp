@@ -30,6 +30,12 @@ int Sources::broke(std::size_t source, int worker, std::uint64_t arrived) {
   return breaks.in_a_row;
 }
 
+void Sources::full(std::size_t source) {
+  if (next_ < given_up_.size()) {
+    give_up(source);
+  }
+}
+
 std::vector<std::size_t> ranked(const std::vector<double>& bytes_per_s) {
   std::vector<std::size_t> order(bytes_per_s.size());
   std::iota(order.begin(), order.end(), std::size_t{0});

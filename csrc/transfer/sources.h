@@ -30,6 +30,10 @@ class Sources {
   // row that happened without any arriving.
   int broke(std::size_t source, int worker, std::uint64_t arrived);
 
+  // It serves as many as it may: the next one is asked instead. The last one is asked again, as often as need
+  // be: whoever it serves will be done.
+  void full(std::size_t source);
+
   // It will never have the version, or cannot be asked.
   void give_up(std::size_t source) { given_up_[source] = true; }
 

@@ -19,7 +19,7 @@ std::string words(Verdict verdict) {
     case Verdict::other_chunks:
       return "it offers the frame in chunks of another size";
     case Verdict::too_many:
-      return "it serves as many connections as it may";
+      return "it serves as many connections as it may (most_clients)";
     case Verdict::wrong_door:
       return "it passes descriptors over its Unix socket only";
   }

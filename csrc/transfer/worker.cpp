@@ -15,6 +15,9 @@ constexpr std::size_t kNoLimit = std::numeric_limits<std::size_t>::max();
 constexpr std::chrono::milliseconds kFirstPause{25};
 constexpr std::chrono::milliseconds kBeat{100};
 
+constexpr const char* kFull = "too many";
+constexpr int kLongestPause = 4;  // in breaks
+
 bool for_good(const std::string& reason) { return reason == "gone" || reason == "not here"; }
 
 }  // namespace
@@ -77,18 +80,22 @@ void FetchWorker::note_break(std::size_t source, const std::string& reason, cons
     ++report.breaks;
     ++report.reasons[reason];
     report.last_error = what;
-    breaks_ = fetch_.plan_.broke(source, number_, report.received_bytes);
+    if (reason == kFull) {
+      fetch_.plan_.full(source);
+    } else {
+      breaks_ = fetch_.plan_.broke(source, number_, report.received_bytes);
+    }
     if (never_again) {
       fetch_.plan_.give_up(source);
       return;
     }
   }
-  pause(breaks_);
+  pause(reason == kFull ? kLongestPause : breaks_);
 }
 
 void FetchWorker::pause(int breaks) {
   std::unique_lock lock(fetch_.lock_);
-  fetch_.changed_.wait_for(lock, kFirstPause * (1 << std::min(breaks, 4)) / 2,
+  fetch_.changed_.wait_for(lock, kFirstPause * (1 << std::min(breaks, kLongestPause)) / 2,
                            [&] { return fetch_.stopping_ || fetch_.chunks_.complete(); });
 }
 
@@ -102,7 +109,7 @@ Greeting FetchWorker::introduce(Connection& connection, Purpose purpose) {
   Greeting greeting = greet(connection, frame_.key(), hello, fetch_.settings_.stall_ns);
   const Verdict verdict = greeting.accept.verdict;
   if (verdict != Verdict::welcome) {
-    throw Broken(verdict == Verdict::too_many ? "too many" : "not here", words(verdict));
+    throw Broken(verdict == Verdict::too_many ? kFull : "not here", words(verdict));
   }
   if (greeting.accept.frame_bytes != frame_.grid().frame_bytes) {
     throw Broken("not here", "its frame has " + std::to_string(greeting.accept.frame_bytes) + " bytes, not " +

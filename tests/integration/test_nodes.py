@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> records.Compared:
     return records.undisturbed(tmp_path_factory.mktemp("alone"), SCRIPT, STEPS)
 
 
-def started(directory: Path, *flags: str, steps: int = STEPS, slow: float = 0.0) -> Launched:
+def started(
+    directory: Path, *flags: str, steps: int = STEPS, slow: float = 0.0, more: tuple[str, ...] = ()
+) -> Launched:
     record = str(directory / "record.jsonl")
-    arguments = ("--steps", str(steps), "--sleep", str(slow))
+    arguments = ("--steps", str(steps), "--sleep", str(slow), *more)
     flags = (*TWO_NODES, "--record", record, *flags)
     return Launched(directory, SCRIPT, *arguments, flags=flags, start_method="forkserver")
 
@@ -76,6 +79,48 @@ def test_a_lost_node_shrinks_the_group_and_its_return_lets_it_grow(
     assert min(sizes) == 2, f"the group did not shrink to one node at once: {sizes}"
     assert sizes[-1] == 4, f"the group did not grow back: {sizes}"
     assert compared(tmp_path / "record.jsonl") == undisturbed
+
+
+def caught_while_fetching(pid: int) -> bool:
+    """Stop an agent once its engine brings a frame; return whether it still did then."""
+
+    def fetches() -> bool:
+        names = Path(f"/proc/{pid}/task").glob("*/comm")
+        return any(name.read_text().startswith("hpresil-fetch") for name in names)
+
+    if not fetches():
+        return False
+    os.kill(pid, signal.SIGSTOP)
+    return fetches()
+
+
+@pytest.mark.timeout(240)
+def test_a_node_that_is_lost_again_while_its_state_arrives_comes_back_once_more(
+    undisturbed: list[Any], tmp_path: Path
+) -> None:
+    ballast = ("--ballast", str(32 << 20))  # which takes no part in a step
+    with started(tmp_path, "--record-state-every", "1000", slow=0.25, steps=200, more=ballast) as launched:
+        launched.until_step(3)
+        os.kill(launched.events("NodeJoined")[0]["pid"], signal.SIGKILL)
+        launched.until(lambda: len(launched.events("NodeJoined")) == 2)
+        again = launched.events("NodeJoined")[1]["pid"]
+        end = time.monotonic() + 40
+        while not caught_while_fetching(again):
+            assert time.monotonic() < end, f"no state came to the node: {launched.story()}"
+            time.sleep(0.0005)
+        os.kill(again, signal.SIGKILL)
+        launched.until(lambda: len(launched.events("NodeJoined")) == 3)
+        launched.until(lambda: launched.events("StepCommitted")[-1]["world_size"] == 4)
+        launched.signal(signal.SIGTERM)
+        assert launched.ended(60) == 0, launched.story()
+        assert len(launched.events("NodeLost")) == 2
+    state = records.FIELDS.index("state")  # another one, for the ballast
+    record, alone = (
+        [row[:state] + row[state + 1 :] for row in rows]
+        for rows in (compared(tmp_path / "record.jsonl"), undisturbed)
+    )
+    assert len(record) > 4
+    assert record[:STEPS] == alone[: len(record)]
 
 
 def test_the_only_node_left_takes_in_a_newcomer_of_its_own(undisturbed: list[Any], tmp_path: Path) -> None:

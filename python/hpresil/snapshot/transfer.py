@@ -248,6 +248,8 @@ def frame_bytes_at(
 ) -> int | None:
     """Return how many bytes a version has at ``source``, None if it is not there.
 
+    None also if there are as many connections to ``source`` as it may serve: it lives, and is in the job.
+
     Raises:
         NativeError: It cannot be asked.
     """

@@ -75,7 +75,8 @@ class ServerSettings:
         stall_s: The longest wait for a client that takes no bytes.
         idle_s: The longest wait for a client's next request.
         most_waiting: Connections without a proof; one more pushes out the oldest.
-        most_clients: Connections served at once.
+        most_clients: Connections served at once. Who is one too many is told so, asks the next source in its
+            list, and the last one again until there is room or its deadline has passed.
     """
 
     host: str = ""

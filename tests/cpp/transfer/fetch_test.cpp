@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
 #include <random>
 #include <string>
 
@@ -42,7 +43,8 @@ bool same(int a, int b, std::size_t nbytes) {
   return std::memcmp(first.data(), second.data(), nbytes) == 0;
 }
 
-FrameServer serve(std::size_t most_waiting = 16, std::int64_t handshake_ns = 5 * kSecond) {
+FrameServer serve(std::size_t most_waiting = 16, std::int64_t handshake_ns = 5 * kSecond,
+                  std::size_t most_clients = 64) {
   return {{.door = {.host = "127.0.0.1",
                     .port = 0,
                     .unix_path = "",
@@ -50,7 +52,7 @@ FrameServer serve(std::size_t most_waiting = 16, std::int64_t handshake_ns = 5 *
                     .most_waiting = most_waiting},
            .stall_ns = 2 * kSecond,
            .idle_ns = 20 * kSecond,
-           .most_clients = 64},
+           .most_clients = most_clients},
           job()};
 }
 
@@ -199,6 +201,55 @@ TEST(FrameFetch, EndsWhenItIsCancelledOrLate) {
   FrameFetch fetch(arriving(to, 8192), {at(server)}, late, {});
   EXPECT_TRUE(fetch.wait(5 * kSecond));
   EXPECT_EQ(fetch.state(), "deadline");
+}
+
+// What one that is full says to a client that has proved itself.
+Verdict verdict_of(const FrameServer& server) {
+  Connection connection = Connection::to(at(server).routes[0], kSecond, nullptr);
+  const Hello hello = {.generation = kIdentity.generation,
+                       .version = kIdentity.version,
+                       .chunk_bytes = 4096,
+                       .wait_ms = 0,
+                       .purpose = Purpose::chunks,
+                       .nonce = {}};
+  return greet(connection, job(), hello, kSecond).accept.verdict;
+}
+
+TEST(FrameServer, SaysThatItIsFullAndServesWhoWaitsOnceThereIsRoom) {
+  constexpr std::size_t kBytes = 100'000;
+  FrameServer server = serve(16, 5 * kSecond, 1);
+  const Fd from = filled(kBytes, 6);
+  const Fd first = create_memfd("first", kBytes);
+  const Fd second = create_memfd("second", kBytes);
+  const auto slow = arriving(first, kBytes);
+  const std::uint64_t offer = server.offer(slow, std::nullopt);  // nothing ever arrives there
+  auto taker = std::make_unique<FrameFetch>(arriving(second, kBytes), std::vector{at(server)}, settings(),
+                                            std::vector<std::uint8_t>());
+  while (server.takers(offer) == 0) {
+  }
+  EXPECT_EQ(verdict_of(server), Verdict::too_many);
+  const Fd third = create_memfd("third", kBytes);
+  FrameFetch waits(arriving(third, kBytes), {at(server)}, settings(), {});
+  EXPECT_FALSE(waits.wait(kSecond)) << "it was given up although it lives";
+  EXPECT_GT(waits.reports()[0].reasons["too many"], static_cast<std::uint64_t>(Sources::kTries));
+  server.offer(offered(from, kBytes), std::nullopt);
+  taker.reset();
+  ASSERT_TRUE(waits.wait(60 * kSecond));
+  EXPECT_EQ(waits.state(), "done");
+  EXPECT_TRUE(same(from.get(), third.get(), kBytes));
+}
+
+TEST(FrameServer, LetsGoOfAnEndedConnectionThoughNobodyElseComes) {
+  FrameServer server = serve();
+  const auto descriptors = [] {
+    return std::distance(std::filesystem::directory_iterator("/proc/self/fd"), {});
+  };
+  const auto before = descriptors();
+  EXPECT_EQ(verdict_of(server), Verdict::not_here);
+  const std::int64_t end = monotonic_ns() + 5 * kSecond;
+  while (descriptors() > before && monotonic_ns() < end) {
+  }
+  EXPECT_EQ(descriptors(), before);
 }
 
 TEST(FrameServer, LetsClientsInWhileManyStrangersAreSilent) {

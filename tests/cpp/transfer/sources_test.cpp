@@ -53,6 +53,16 @@ TEST(Sources, AreNotGivenUpWhenAllConnectionsBreakOnce) {
   EXPECT_EQ(one.in_slot(0), 0U);
 }
 
+TEST(Sources, ThatAreFullAreReplacedAndTheLastOneIsAskedAgain) {
+  Sources chain(2, 1);
+  chain.full(0);
+  EXPECT_EQ(chain.in_slot(0), 1U);
+  for (int i = 0; i < 10 * Sources::kTries; ++i) {
+    chain.full(1);
+  }
+  EXPECT_EQ(chain.in_slot(0), 1U);
+}
+
 TEST(Routes, AreRankedByTheirSpeedAndNearTiesByTheirOrder) {
   using Order = std::vector<std::size_t>;
   EXPECT_EQ(ranked({1, 3, 2}), (Order{1, 2, 0}));

@@ -34,6 +34,7 @@ parser.add_argument("--fill", type=int, help="at this step the disk of --disk is
 parser.add_argument("--disk", help="a directory there")
 parser.add_argument("--drain", type=int, help="the job is drained at this step")
 parser.add_argument("--sleep", type=float, default=0.0, help="seconds each slot takes longer")
+parser.add_argument("--ballast", type=int, help="bytes of a buffer that only makes the state larger")
 parser.add_argument("--exit-early", type=int, help="sys.exit(7) at this step on every worker")
 arguments = parser.parse_args()
 
@@ -44,6 +45,8 @@ worker = int(os.environ.get("HPRESIL_WORKER", "0"))
 odd = arguments.odd_from_worker is not None and worker >= arguments.odd_from_worker
 run = hpresil.init(hpresil.Config(slots=4, microbatch_size=2))
 model = nn.Sequential(nn.Linear(4, 9 if odd else 8), nn.Dropout(0.1), nn.Linear(9 if odd else 8, 1))
+if arguments.ballast:
+    model.register_buffer("ballast", torch.arange(arguments.ballast // 8))
 optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
 run.track(model=model, optimizer=optimizer)
 

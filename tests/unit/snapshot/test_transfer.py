@@ -8,12 +8,13 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from hpresil.base.errors import DeadlineExceeded, NativeError, TransferFailed
-from hpresil.snapshot.transfer import Outcome, Route, Source, frame_bytes_at
+from hpresil.snapshot.transfer import Fetch, FrameServer, Outcome, Route, Source, frame_bytes_at
 from transfer_case import (
     CHUNK,
     GENERATION,
@@ -26,6 +27,7 @@ from transfer_case import (
     fetch,
     route,
     serving,
+    settings,
     source,
 )
 
@@ -58,6 +60,27 @@ def frame(nbytes: int, seed: int | None = None) -> MemoryFrame:
     return MemoryFrame(nbytes, None if seed is None else content(nbytes, seed))
 
 
+@contextmanager
+def a_client_stays_at(server: FrameServer) -> Iterator[None]:
+    """Somebody waits there for a version that nobody offers."""
+    want = frame(CHUNK)
+    waits = settings(streams=1, appear_s=60.0)
+    other = VERSION + 1
+    to = [source(server.port)]
+    running = Fetch(SECRET, JOB, GENERATION, other, want.fd, want.nbytes, to, settings=waits)
+    try:
+        while not server.counters()["clients"]:
+            assert not running.wait(0.01), "it did not wait"
+        yield
+    finally:
+        running.cancel()
+        assert running.wait(10)
+    end = time.monotonic() + 10
+    while server.counters()["clients"]:
+        assert time.monotonic() < end, "the server holds a client that has hung up"
+        time.sleep(0.01)
+
+
 def ended(running, timeout_s: float = 60.0) -> Outcome:
     assert running.wait(timeout_s)
     return running.outcome()
@@ -74,6 +97,33 @@ def test_the_right_bytes_arrive_at_any_size(streams: int) -> None:
             assert want.bytes() == have.bytes(), f"{nbytes} bytes"
             assert outcome.sources["source"].received_bytes == nbytes == server.counters()["sent_bytes"]
             assert frame_bytes_at(SECRET, JOB, GENERATION, VERSION, source(server.port), 5) == nbytes
+
+
+def test_who_finds_a_source_full_waits_for_it() -> None:
+    have = frame(3_000_000, 1)
+    wants = [frame(have.nbytes) for _ in range(6)]
+    with serving(have, most_clients=2) as server:
+        fetches = [fetch(want, source(server.port), streams=2, window=1) for want in wants]
+        for want, running in zip(wants, fetches, strict=True):
+            ended(running).check()
+            assert want.bytes() == have.bytes()
+        assert server.refused()["too many clients"] > 0
+
+
+def test_who_finds_a_source_full_takes_from_the_next_and_says_so_if_there_is_none() -> None:
+    have, want = frame(3_000_000, 1), frame(3_000_000)
+    with serving(have, most_clients=1) as full, serving(have) as other:
+        with a_client_stays_at(full):
+            outcome = ended(fetch(want, source(full.port, "full"), source(other.port, "other")))
+            outcome.check()
+            assert want.bytes() == have.bytes()
+            assert outcome.sources["other"].received_bytes == have.nbytes
+            late = ended(fetch(want, source(full.port), deadline_s=1.0))
+            assert late.sources["source"].reasons["too many"] > 1
+            with pytest.raises(DeadlineExceeded, match="serves as many connections as it may"):
+                late.check()
+            assert frame_bytes_at(SECRET, JOB, GENERATION, VERSION, source(full.port), 5) is None
+        assert frame_bytes_at(SECRET, JOB, GENERATION, VERSION, source(full.port), 5) == have.nbytes
 
 
 @pytest.mark.parametrize("seed", range(6))
