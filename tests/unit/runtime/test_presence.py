@@ -1,4 +1,4 @@
-"""A worker is tied to its agent once, in the same way by the launcher's start-up code and by `hpresil.init`."""
+"""A worker is tied to its agent once, in one way: by the launcher's start-up code or by `hpresil.init`."""
 
 from __future__ import annotations
 
