@@ -6,6 +6,9 @@ State comes from a small model that is trained here (training_state.py). Each co
 MiB as the codec does: exclusive or with the version before, byte planes, the library's compression; its
 speed includes all of that, in bytes of state. The floor is one copy of the same bytes in memory, with as
 many threads. Libraries that are not installed are said to be missing.
+
+Small tensors are the same state in blocks of a few KiB: what the codec's judgement of several at once costs,
+beside that of each by itself, and beside delta, planes and zstd 1 without any judgement and checksum.
 """
 
 from __future__ import annotations
@@ -24,9 +27,10 @@ from bench import rows as figures
 from bench.micro import training_state
 
 from hpresil import native
-from hpresil.checkpoint import codec
+from hpresil.checkpoint import codec, codec_judgement
 
 BLOCK = 1 << 20
+SMALL = (1 << 12, 1 << 14, 1 << 16)
 Spent = dict[str, list[tuple[float, float]]]
 Compress, Decompress = Callable[[bytes], bytes], Callable[[bytes, int], bytes]
 
@@ -82,11 +86,11 @@ def blosc2(module) -> Iterator[Library]:
         )  # fmt: skip
 
 
-def pieces(case: training_state.Case, later: bool, limit: int) -> list[Piece]:
+def pieces(case: training_state.Case, later: bool, limit: int, block: int = BLOCK) -> list[Piece]:
     """Return blocks of the state in its order, drawn at random, at most about ``limit`` bytes."""
     found = []
     for (size, old), (_, new) in zip(case.before, case.later if later else case.next, strict=True):
-        found += [Piece(size, new[at : at + BLOCK], old[at : at + BLOCK]) for at in range(0, len(new), BLOCK)]
+        found += [Piece(size, new[at : at + block], old[at : at + block]) for at in range(0, len(new), block)]
     total = sum(piece.new.nbytes for piece in found)
     count = min(len(found), round(len(found) * limit / total))
     return [found[i] for i in sorted(random.Random(0).sample(range(len(found)), count))]
@@ -209,11 +213,50 @@ def ours(case: training_state.Case, later: bool, limit: int, runs: int) -> Itera
     yield from rated(name, "hpresil, 1 thread", nbytes / len(packed), nbytes, spent)
 
 
+def judged_one_by_one(blocks: list[codec.Block], old: list[np.ndarray]) -> bytes:
+    before, codec_judgement.RUN_BLOCKS = codec_judgement.RUN_BLOCKS, 1
+    try:
+        return codec.encode(blocks, old)
+    finally:
+        codec_judgement.RUN_BLOCKS = before
+
+
+def small(case: training_state.Case, limit: int, runs: int) -> Iterator[figures.Row]:
+    """Yield what packing small blocks costs, by how they are judged; the peer judges nothing."""
+    compress = next(zstd(importlib.import_module("zstandard"))).compress
+    for block in SMALL:
+        part = pieces(case, False, limit, block)
+        nbytes = sum(piece.new.nbytes for piece in part)
+        blocks = [codec.Block(piece.new, piece.element_bytes) for piece in part]
+        old = [piece.old for piece in part]
+        ways: dict[str, Callable[[], Sequence[bytes]]] = {
+            "hpresil, 1 thread": partial(lambda *given: [codec.encode(*given)], blocks, old),
+            "hpresil, each block judged by itself": partial(
+                lambda *given: [judged_one_by_one(*given)], blocks, old
+            ),
+            "delta+planes, zstd 1": partial(
+                lambda part: [pack(piece, True, True, compress) for piece in part], part
+            ),
+        }
+        spent = turns(ways, runs)
+        peer = statistics.median(nbytes / 1e9 / one[1] for one in spent["delta+planes, zstd 1"])
+        name = f"{case.name}, 1 step after, blocks of {block >> 10} KiB"
+        for contender, way in ways.items():
+            ratio = nbytes / sum(map(len, way()))
+            yield figures.row(
+                "codec", name, contender, metric="ratio", unit="of the packed size", figures=[ratio]
+            )
+            rates = [nbytes / 1e9 / one[1] for one in spent[contender]]
+            unit = "GB per processor second"
+            yield figures.row("codec", name, contender, metric="pack", unit=unit, figures=rates, peer=peer)
+
+
 def rows(quick: bool) -> Iterator[figures.Row]:
     limit, runs, steps = (1 << 21, 5, 20) if quick else (1 << 23, 5, 200)
     pipelines = [(False, False), (False, True), (True, False), (True, True)]
     for case in training_state.cases(steps):
         yield from changed(case)
+        yield from small(case, limit // 4, runs)
         for later in (False, True):
             yield from ours(case, later, limit, runs)
         for library in libraries():

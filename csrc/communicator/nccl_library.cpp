@@ -1,102 +1,79 @@
 #include "communicator/nccl_library.h"
 
-#include <dlfcn.h>
-
+#include "base/dynamic_library.h"
 #include "base/error.h"
 
 namespace hpresil {
 namespace {
 
-using Lookup = std::function<void*(const char*)>;
-
-// Fills one entry; the function's C type is that of the entry.
-template <typename Result, typename... Arguments>
-bool fill(const Lookup& lookup, const char* symbol, std::function<Result(Arguments...)>& entry) {
-  void* found = lookup(symbol);
-  if (found != nullptr) {
-    entry = reinterpret_cast<Result (*)(Arguments...)>(found);
-  }
-  return found != nullptr;
+LibraryTerms terms() {
+  return {"NCCL",
+          "install a CUDA build of torch, which brings it, or put its folder into LD_LIBRARY_PATH; without "
+          "NVIDIA devices use gloo",
+          "hpresil needs NCCL " + nccl_version_text(kNcclOldest) + " or newer; install one, or use gloo"};
 }
 
-template <typename Entry>
-void need(const Lookup& lookup, const std::string& origin, const char* symbol, Entry& entry) {
-  if (!fill(lookup, symbol, entry)) {
-    fail("NCCL (" + origin + ") has no symbol " + symbol + ": hpresil needs NCCL " +
-         nccl_version_text(kNcclOldest) + " or newer; install one, or use gloo");
-  }
-}
-
-int version_of(const Lookup& lookup, const std::string& origin) {
-  std::function<NcclResult(int*)> get_version;
-  need(lookup, origin, "ncclGetVersion", get_version);
+int version_of(const DynamicLibrary& library) {
+  NcclResult (*get_version)(int*) = nullptr;
+  library.need("ncclGetVersion", get_version);
   int version = 0;
   expects(get_version(&version) == kNcclSuccess, "ncclGetVersion failed");
   if (version < kNcclOldest) {
-    fail("NCCL (" + origin + ") is " + nccl_version_text(version) + "; hpresil needs " +
+    fail("NCCL (" + library.origin() + ") is " + nccl_version_text(version) + "; hpresil needs " +
          nccl_version_text(kNcclOldest) +
          " or newer: install a newer torch, or the package nvidia-nccl-cu13");
   }
   return version;
 }
 
-void fill_needed(const Lookup& lookup, NcclApi& api) {
-  const std::string& origin = api.origin;
-  need(lookup, origin, "ncclGetUniqueId", api.get_unique_id);
-  need(lookup, origin, "ncclCommInitRankConfig", api.init_rank_config);
-  need(lookup, origin, "ncclCommSplit", api.split);
-  need(lookup, origin, "ncclCommGetAsyncError", api.get_async_error);
-  need(lookup, origin, "ncclCommFinalize", api.finalize);
-  need(lookup, origin, "ncclCommDestroy", api.destroy);
-  need(lookup, origin, "ncclCommAbort", api.abort);
-  need(lookup, origin, "ncclGetErrorString", api.error_string);
-  need(lookup, origin, "ncclGetLastError", api.last_error);
-  need(lookup, origin, "ncclGroupStart", api.group_start);
-  need(lookup, origin, "ncclGroupEnd", api.group_end);
-  need(lookup, origin, "ncclAllReduce", api.all_reduce);
-  need(lookup, origin, "ncclBroadcast", api.broadcast);
-  need(lookup, origin, "ncclReduce", api.reduce);
-  need(lookup, origin, "ncclAllGather", api.all_gather);
-  need(lookup, origin, "ncclReduceScatter", api.reduce_scatter);
-  need(lookup, origin, "ncclSend", api.send);
-  need(lookup, origin, "ncclRecv", api.receive);
+void fill_needed(const DynamicLibrary& library, NcclApi& api) {
+  library.need("ncclGetUniqueId", api.get_unique_id);
+  library.need("ncclCommInitRankConfig", api.init_rank_config);
+  library.need("ncclCommSplit", api.split);
+  library.need("ncclCommGetAsyncError", api.get_async_error);
+  library.need("ncclCommFinalize", api.finalize);
+  library.need("ncclCommDestroy", api.destroy);
+  library.need("ncclCommAbort", api.abort);
+  library.need("ncclGetErrorString", api.error_string);
+  library.need("ncclGetLastError", api.last_error);
+  library.need("ncclGroupStart", api.group_start);
+  library.need("ncclGroupEnd", api.group_end);
+  library.need("ncclAllReduce", api.all_reduce);
+  library.need("ncclBroadcast", api.broadcast);
+  library.need("ncclReduce", api.reduce);
+  library.need("ncclAllGather", api.all_gather);
+  library.need("ncclReduceScatter", api.reduce_scatter);
+  library.need("ncclSend", api.send);
+  library.need("ncclRecv", api.receive);
 }
 
-void fill_optional(const Lookup& lookup, NcclApi& api) {
-  fill(lookup, "ncclCommInitRankScalable", api.init_rank_scalable);
-  fill(lookup, "ncclCommShrink", api.shrink);
-  fill(lookup, "ncclCommRevoke", api.revoke);
-  fill(lookup, "ncclCommGetUniqueId", api.grow_id);
-  fill(lookup, "ncclCommGrow", api.grow);
-  fill(lookup, "ncclCommSuspend", api.suspend);
-  fill(lookup, "ncclCommResume", api.resume);
+void fill_optional(const DynamicLibrary& library, NcclApi& api) {
+  library.find("ncclCommInitRankScalable", api.init_rank_scalable);
+  library.find("ncclCommShrink", api.shrink);
+  library.find("ncclCommRevoke", api.revoke);
+  library.find("ncclCommGetUniqueId", api.grow_id);
+  library.find("ncclCommGrow", api.grow);
+  library.find("ncclCommSuspend", api.suspend);
+  library.find("ncclCommResume", api.resume);
+}
+
+std::shared_ptr<const NcclApi> table(const DynamicLibrary& library) {
+  auto api = std::make_shared<NcclApi>();
+  api->origin = library.origin();
+  api->version = version_of(library);
+  fill_needed(library, *api);
+  fill_optional(library, *api);
+  return api;
 }
 
 }  // namespace
 
-std::shared_ptr<const NcclApi> nccl_from(const Lookup& lookup, const std::string& origin) {
-  auto api = std::make_shared<NcclApi>();
-  api->origin = origin;
-  api->version = version_of(lookup, origin);
-  fill_needed(lookup, *api);
-  fill_optional(lookup, *api);
-  return api;
+std::shared_ptr<const NcclApi> nccl_from(const DynamicLibrary::Lookup& lookup, const std::string& origin) {
+  return table(DynamicLibrary(lookup, origin, terms()));
 }
 
 std::shared_ptr<const NcclApi> open_nccl(const std::string& name) {
-  void* library = dlopen(name.c_str(), RTLD_NOW | RTLD_NOLOAD);
-  const bool loaded = library != nullptr;
-  if (!loaded) {
-    library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
-  }
-  if (library == nullptr) {
-    const char* why = dlerror();
-    fail("NCCL is not here (" + std::string(why == nullptr ? name : why) +
-         "): install a CUDA build of torch, which brings it, or put its folder into LD_LIBRARY_PATH; "
-         "without NVIDIA devices use gloo");
-  }
-  const std::string origin = name + (loaded ? ", loaded before" : ", loaded by hpresil");
-  return nccl_from([library](const char* symbol) { return dlsym(library, symbol); }, origin);
+  return table(DynamicLibrary::open({name}, terms()));
 }
 
 }  // namespace hpresil

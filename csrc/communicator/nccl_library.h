@@ -1,10 +1,10 @@
 // Finds NCCL at run time and fills its table of functions.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <string>
 
+#include "base/dynamic_library.h"
 #include "communicator/nccl_api.h"
 
 namespace hpresil {
@@ -17,7 +17,6 @@ namespace hpresil {
 std::shared_ptr<const NcclApi> open_nccl(const std::string& name = "libnccl.so.2");
 
 // The table from any source of symbols; `lookup` returns null for what is not there. As open_nccl otherwise.
-std::shared_ptr<const NcclApi> nccl_from(const std::function<void*(const char*)>& lookup,
-                                         const std::string& origin);
+std::shared_ptr<const NcclApi> nccl_from(const DynamicLibrary::Lookup& lookup, const std::string& origin);
 
 }  // namespace hpresil

@@ -1,6 +1,5 @@
 #include "transfer/libcrypto.h"
 
-#include <dlfcn.h>
 #include <sys/random.h>
 
 #include <algorithm>
@@ -8,7 +7,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <vector>
 
+#include "base/dynamic_library.h"
 #include "base/error.h"
 
 namespace hpresil::transfer {
@@ -32,51 +33,33 @@ struct Functions {
   void (*OPENSSL_cleanse)(void*, std::size_t);
 };
 
-void* open_one(std::string& tried) {
+// Python's ssl has usually loaded one of them already.
+std::vector<std::string> names() {
   const char* given = std::getenv("HPRESIL_LIBCRYPTO");
   const bool only = given != nullptr && *given != '\0';
-  for (const char* name : {only ? given : "libcrypto.so.3", "libcrypto.so.1.1", "libcrypto.so"}) {
-    // Never closed: other users of the library, Python's ssl among them, keep state in it.
-    if (void* library = dlopen(name, RTLD_NOW | RTLD_LOCAL); library != nullptr) {
-      return library;
-    }
-    tried += std::string(tried.empty() ? "" : "; ") + dlerror();
-    if (only) {
-      break;
-    }
-  }
-  return nullptr;
-}
-
-template <typename Function>
-void look_up(void* library, const char* name, Function& found) {
-  found = reinterpret_cast<Function>(dlsym(library, name));
-  if (found == nullptr) {
-    fail(std::string("libcrypto has no ") + name + ": transfers need OpenSSL 1.1.1 or newer");
-  }
+  return only ? std::vector<std::string>{given}
+              : std::vector<std::string>{"libcrypto.so.3", "libcrypto.so.1.1", "libcrypto.so"};
 }
 
 Functions load() {
-  std::string tried;
-  void* library = open_one(tried);
-  if (library == nullptr) {
-    fail(
-        "transfers between nodes need OpenSSL's libcrypto: install it (Debian: apt-get install libssl3) or "
-        "name the file with HPRESIL_LIBCRYPTO; tried: " +
-        tried);
-  }
+  const DynamicLibrary found = DynamicLibrary::open(
+      names(),
+      {"OpenSSL's libcrypto",
+       "transfers between nodes need it; install it (Debian: apt-get install libssl3) or name the file "
+       "with HPRESIL_LIBCRYPTO",
+       "transfers between nodes need OpenSSL 1.1.1 or newer"});
   Functions all{};
-  look_up(library, "HMAC", all.HMAC);
-  look_up(library, "EVP_sha256", all.EVP_sha256);
-  look_up(library, "EVP_aes_256_gcm", all.EVP_aes_256_gcm);
-  look_up(library, "EVP_CIPHER_CTX_new", all.EVP_CIPHER_CTX_new);
-  look_up(library, "EVP_CIPHER_CTX_free", all.EVP_CIPHER_CTX_free);
-  look_up(library, "EVP_EncryptInit_ex", all.EVP_EncryptInit_ex);
-  look_up(library, "EVP_EncryptUpdate", all.EVP_EncryptUpdate);
-  look_up(library, "EVP_EncryptFinal_ex", all.EVP_EncryptFinal_ex);
-  look_up(library, "EVP_CIPHER_CTX_ctrl", all.EVP_CIPHER_CTX_ctrl);
-  look_up(library, "CRYPTO_memcmp", all.CRYPTO_memcmp);
-  look_up(library, "OPENSSL_cleanse", all.OPENSSL_cleanse);
+  found.need("HMAC", all.HMAC);
+  found.need("EVP_sha256", all.EVP_sha256);
+  found.need("EVP_aes_256_gcm", all.EVP_aes_256_gcm);
+  found.need("EVP_CIPHER_CTX_new", all.EVP_CIPHER_CTX_new);
+  found.need("EVP_CIPHER_CTX_free", all.EVP_CIPHER_CTX_free);
+  found.need("EVP_EncryptInit_ex", all.EVP_EncryptInit_ex);
+  found.need("EVP_EncryptUpdate", all.EVP_EncryptUpdate);
+  found.need("EVP_EncryptFinal_ex", all.EVP_EncryptFinal_ex);
+  found.need("EVP_CIPHER_CTX_ctrl", all.EVP_CIPHER_CTX_ctrl);
+  found.need("CRYPTO_memcmp", all.CRYPTO_memcmp);
+  found.need("OPENSSL_cleanse", all.OPENSSL_cleanse);
   return all;
 }
 

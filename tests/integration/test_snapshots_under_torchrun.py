@@ -36,6 +36,13 @@ def left_behind(agent):
     return list(HOME.glob(f"*-{agent}-*")) if HOME.exists() else []
 
 
+def only_an_empty_directory():
+    try:
+        return not any(HOME.iterdir())
+    except FileNotFoundError:
+        return False
+
+
 def test_a_worker_that_dies_changes_nothing_in_the_result(tmp_path):
     plain, agent = torchrun(tmp_path)
     assert "goes on from" not in plain
@@ -48,3 +55,6 @@ def test_a_worker_that_dies_changes_nothing_in_the_result(tmp_path):
     while (left_behind(agent) or left_behind(killed)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not left_behind(agent) + left_behind(killed)
+    while only_an_empty_directory() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not only_an_empty_directory()

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from hpresil import native
-from hpresil.snapshot.transfer import Fetch, FetchSettings, FrameServer, Route, ServerSettings, Source
+from hpresil.snapshot.transfer import (
+    Fetch,
+    FetchSettings,
+    FrameServer,
+    Outcome,
+    Route,
+    ServerSettings,
+    Source,
+)
 
 SECRET = b"the secret of the test's job"
 JOB = "transfer-test"
 GENERATION, VERSION = 3, 17
 CHUNK = 16384
+SEED = 20261123
 
 
 def content(nbytes: int, seed: int) -> bytes:
@@ -133,3 +144,35 @@ def _shut(sock: socket.socket) -> None:
         sock.shutdown(socket.SHUT_RDWR)
     except OSError:
         pass
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def native_threads() -> int:
+    names = [Path(f"/proc/self/task/{task}/comm") for task in os.listdir("/proc/self/task")]
+    return sum(path.read_text().startswith("hpresil") for path in names if path.exists())
+
+
+FRAMES_OPEN = [0]  # the test's own descriptors, which live until the process ends
+
+
+def frame(nbytes: int, seed: int | None = None) -> MemoryFrame:
+    FRAMES_OPEN[0] += 1
+    return MemoryFrame(nbytes, None if seed is None else content(nbytes, seed))
+
+
+def ended(running: Fetch, timeout_s: float = 60.0) -> Outcome:
+    assert running.wait(timeout_s)
+    return running.outcome()
+
+
+@contextmanager
+def nothing_leaking() -> Iterator[None]:
+    """Check that no descriptor and no thread of the native core is left, the test's own frames apart."""
+    before = descriptors(), native_threads()
+    FRAMES_OPEN[0] = 0
+    yield
+    assert native_threads() == before[1]
+    assert descriptors() <= before[0] + FRAMES_OPEN[0]

@@ -1,9 +1,9 @@
 """Blocks of state made smaller without loss: delta against the version before, byte planes, Zstandard.
 
-Each block is tried on a sample, in every way that could help; the best one is taken for all of it
-(`codec_format.choose`), and what does not shrink is stored as it is. A block that equals the version before
-costs an entry of the table. Dense training changes every element in every step: there a delta saves little,
-and docs/design/codec.md says how much; it pays for frozen weights, adapters and embedding tables.
+Each block goes the way that was best for a sample of it, or of blocks like it (`codec_judgement`); what does
+not shrink is stored as it is. A block that equals the version before costs an entry of the table. Dense
+training changes every element in every step: there a delta saves little, and docs/design/codec.md says how
+much; it pays for frozen weights, adapters and embedding tables.
 
 A reader trusts nothing: sizes are checked against the caller's limit and against what is there before
 memory is taken, checksums before anything is decompressed, and no more is decompressed than the table says.
@@ -13,10 +13,10 @@ Needs ``pip install 'hpresil[compress]'`` (`zstandard`). Functions are thread sa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from typing_extensions import Buffer
@@ -26,6 +26,7 @@ from hpresil.base.errors import ConfigError, DataError
 from hpresil.checkpoint.codec_format import (
     ENTRY_BYTES,
     HEADER_BYTES,
+    LEAST_GAIN,
     MOST_BLOCK_BYTES,
     Entry,
     Way,
@@ -33,12 +34,11 @@ from hpresil.checkpoint.codec_format import (
     pack_head,
     read_head,
 )
+from hpresil.checkpoint.codec_judgement import SLACK, Bytes, Piece, Verdict, judge, prepared, runs
 
 LEVEL = 1
-SAMPLES, SAMPLE_BYTES = 4, 4096
-"""A block is judged by this many pieces of this size, spread evenly."""
-
-Bytes = np.ndarray[tuple[int], np.dtype[np.uint8]]
+_Given = TypeVar("_Given")
+_Made = TypeVar("_Made")
 
 
 class Block(NamedTuple):
@@ -69,14 +69,12 @@ def encode(
         if memoryview(block.data).nbytes > MOST_BLOCK_BYTES or block.element_bytes not in (1, 2, 4, 8):
             raise ValueError("a block has at most 16 MiB, of elements of 1, 2, 4 or 8 bytes")
 
-    def one(block: Block, old: Buffer | None) -> tuple[Entry, Buffer]:
-        return _encode_block(
-            zstd, _bytes(block.data), block.element_bytes, None if old is None else _bytes(old)
-        )
-
-    with ThreadPoolExecutor(threads) as pool:
-        made = list(pool.map(one, blocks, before))
-    return b"".join([pack_head([entry for entry, _ in made]), *(stored for _, stored in made)])
+    made: dict[int, tuple[Entry, Buffer]] = {}
+    pieces = [_piece(*numbered) for numbered in zip(range(len(blocks)), blocks, before, strict=True)]
+    for part in _spread(lambda run: _encode_run(zstd, run), runs(pieces), threads):
+        made.update(part)
+    ordered = [made[number] for number in range(len(blocks))]
+    return b"".join([pack_head([entry for entry, _ in ordered]), *(stored for _, stored in ordered)])
 
 
 def decode(
@@ -102,12 +100,20 @@ def decode(
     begin = HEADER_BYTES + len(entries) * ENTRY_BYTES
     offsets = accumulate((entry.stored_bytes for entry in entries[:-1]), initial=begin)
 
-    def one(number: int, entry: Entry, offset: int, old: Buffer | None) -> bytearray:
+    def one(work: tuple[int, Entry, int, Buffer | None]) -> bytearray:
+        number, entry, offset, old = work
         stored = view[offset : offset + entry.stored_bytes]
         return _decode_block(zstd, f"block {number}", entry, stored, old)
 
+    return _spread(one, list(zip(range(len(entries)), entries, offsets, before, strict=False)), threads)
+
+
+def _spread(work: Callable[[_Given], _Made], items: Sequence[_Given], threads: int) -> list[_Made]:
+    """Return what ``work`` makes of each item; one thread is the caller's, as starting another takes time."""
+    if threads == 1:
+        return [work(item) for item in items]
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(one, range(len(entries)), entries, offsets, before))
+        return list(pool.map(work, items))
 
 
 def _library() -> Any:
@@ -128,48 +134,56 @@ def _bytes(data: Buffer) -> Bytes:
     return np.frombuffer(memoryview(data).cast("B"), np.uint8)
 
 
-def _prepared(way: Way, data: Bytes, element_bytes: int, old: Bytes | None) -> Bytes:
-    """Return ``data`` as a delta and as byte planes, as far as ``way`` says so."""
-    if Way.DELTA in way and old is not None:
-        changed = np.empty_like(data)
-        native.xor_delta(changed.ctypes.data, data.ctypes.data, old.ctypes.data, data.nbytes)
-        data = changed
-    if Way.PLANES in way:
-        apart = np.empty_like(data)
-        native.shuffle(apart.ctypes.data, data.ctypes.data, data.nbytes, element_bytes)
-        data = apart
-    return data
+def _piece(number: int, block: Block, old: Buffer | None) -> Piece:
+    data = _bytes(block.data)
+    before = None if old is None else _bytes(old)
+    usable = before is not None and before.nbytes == data.nbytes
+    return Piece(number, data, block.element_bytes, before if usable else None)
 
 
-def _sample(data: Bytes, element_bytes: int) -> Bytes:
-    """Return a few pieces of ``data``, each beginning with an element; all of it where it is small."""
-    if data.nbytes <= SAMPLES * SAMPLE_BYTES:
-        return data
-    step = (data.nbytes - SAMPLE_BYTES) // (SAMPLES - 1) // element_bytes * element_bytes
-    return np.concatenate([data[at * step : at * step + SAMPLE_BYTES] for at in range(SAMPLES)])
-
-
-def _encode_block(zstd: Any, data: Bytes, element_bytes: int, old: Bytes | None) -> tuple[Entry, Buffer]:
-    if old is not None and old.nbytes != data.nbytes:
-        old = None
-    crc = native.crc32c(data.data)
-    previous_crc = native.crc32c(old.data) if old is not None else 0
-    if old is not None and data.nbytes and np.array_equal(data, old):
-        return Entry(data.nbytes, 0, crc, 0, previous_crc, element_bytes, Way.SAME), b""
+def _encode_run(zstd: Any, run: Sequence[Piece]) -> dict[int, tuple[Entry, Buffer]]:
+    """Return entries and what is stored, by the blocks' numbers."""
+    made: dict[int, tuple[Entry, Buffer]] = {}
+    changed: list[tuple[Piece, int, int]] = []
+    for piece in run:
+        data, old = piece.data, piece.old
+        crc, previous_crc = native.crc32c(data.data), native.crc32c(old.data) if old is not None else 0
+        if old is not None and data.nbytes and np.array_equal(data, old):
+            same = Entry(data.nbytes, 0, crc, 0, previous_crc, piece.element_bytes, Way.SAME)
+            made[piece.number] = same, b""
+        else:
+            changed.append((piece, crc, previous_crc))
+    if not changed:
+        return made
     compressor = zstd.ZstdCompressor(level=LEVEL)
-    few, few_old = _sample(data, element_bytes), None if old is None else _sample(old, element_bytes)
-    ways = [Way.PACKED] + ([Way.PACKED | Way.PLANES] if element_bytes > 1 else [])
-    ways += [way | Way.DELTA for way in ways] if old is not None else []
-    tried = {way: len(compressor.compress(_prepared(way, few, element_bytes, few_old))) for way in ways}
-    way = choose(few.nbytes, tried)
-    stored: Buffer = data.data
-    if way:
-        packed = compressor.compress(_prepared(way, data, element_bytes, old))
-        way = choose(data.nbytes, {way: len(packed)})
-        stored = packed if way else data.data
-    used_crc = previous_crc if Way.DELTA in way else 0
-    nbytes, stored_crc = memoryview(stored).nbytes, native.crc32c(stored)
-    return Entry(data.nbytes, nbytes, crc, stored_crc, used_crc, element_bytes, way), stored
+    verdict = judge(compressor, [piece for piece, _, _ in changed])
+    for piece, crc, previous_crc in changed:
+        way, stored = _pack(compressor, piece, verdict, alone=len(changed) == 1)
+        nbytes, used_crc = piece.data.nbytes, previous_crc if Way.DELTA in way else 0
+        sizes = nbytes, memoryview(stored).nbytes
+        entry = Entry(*sizes, crc, native.crc32c(stored), used_crc, piece.element_bytes, way)
+        made[piece.number] = entry, stored
+    return made
+
+
+def _pack(compressor: Any, piece: Piece, verdict: Verdict, *, alone: bool) -> tuple[Way, Buffer]:
+    """Return the way the block goes, and what is stored of it."""
+
+    def packed(way: Way) -> bytes:
+        made: bytes = compressor.compress(prepared(way, piece.data, piece.element_bytes, piece.old))
+        return made
+
+    nbytes, way = piece.data.nbytes, verdict.way
+    if not way:
+        return way, piece.data.data
+    found = {way: packed(way)}
+    expected = min(verdict.share + SLACK, 1 - LEAST_GAIN)
+    if not alone and len(found[way]) > expected * nbytes:  # it is unlike the others
+        other = judge(compressor, [piece]).way
+        if other and other != way:
+            found[other] = packed(other)
+    way = choose(nbytes, {way: len(stored) for way, stored in found.items()})
+    return way, found[way] if way else piece.data.data
 
 
 def _decode_block(zstd: Any, name: str, entry: Entry, stored: memoryview, old: Buffer | None) -> bytearray:

@@ -11,11 +11,10 @@ From the outside in:
 
 Many communicators at once, over NCCL or gloo ([why](docs/design/communicators.md)):
 
-* `communicators` is the interface, `nccl_communicators` and `gloo_communicators` are the two kinds, `id_mint`
-makes NCCL's ids,
-* `ladder`, `pool`, `warming` and `transfer_plan` decide (pure): what to do when members change, which stand
-by, what to run
-  first, and who sends which bytes to whom,
+* `communicators` is the interface, `nccl_communicators` and `gloo_communicators` are the two kinds,
+  `id_mint` makes NCCL's ids,
+* `ladder`, `pool`, `warming` and `transfer_plan` decide (pure): what to do when members change, which
+  communicators stand by, what to run first, and who sends which bytes to whom,
 * `commit_gate` lets the device decide about the optimizer's step, `watchdog` is what torch's own has to be
-told.
+  told.
 """

@@ -1,13 +1,16 @@
 """Elementwise arithmetic and sums of squares whose bits depend on the values alone.
 
-The problem: the same addition can give other bits in another thread (flush-denormal is a per-thread
-mode), and a library's sum of many numbers is split by thread count and vector width. The design:
-on the CPU everything runs in the calling thread, inside `plain_arithmetic`; sums have a fixed order.
+The problem: the same addition can give other bits in another thread (flush-denormal is a per-thread mode),
+and a library's sum of many numbers is split by thread count and vector width. The design: on the CPU
+everything runs in the calling thread, inside `plain_arithmetic`; sums have a fixed order.
 
-Sum of squares of a block on the CPU: element i belongs to lane i mod 16; lanes add up in ascending
-order in float64, then lane j takes in lane j + 8, j + 4, j + 2, j + 1. On other devices: the second
-half is added to the first until one is left, elementwise operations only. Each is equal for every
-world size and every number of blocks in a call; the two are not promised to equal each other.
+Sum of squares of a block on the CPU: element i belongs to lane i mod 16; lanes add up in ascending order in
+float64, then lane j takes in lane j + 8, j + 4, j + 2, j + 1. On other devices: the second half is added to
+the first until one is left, elementwise operations only. Each is equal for every world size and every
+number of blocks in a call; the two are not promised to equal each other.
+
+Vectors of one call have one length, dtype (float32 or float64) and device. Thread rule: any thread; on a
+device everything goes into torch's current stream of it.
 """
 
 from __future__ import annotations
@@ -31,12 +34,12 @@ Vector: TypeAlias = np.ndarray[Any, Any] | torch.Tensor
 
 
 def vector(values: torch.Tensor) -> Vector:
-    """Return the same memory as something to calculate with."""
+    """Return the same memory as something to calculate with; ``values`` are 1-D."""
     return values.numpy() if values.device.type == "cpu" else values
 
 
 def scratch(elements: int, like: Vector) -> Vector:
-    """Return uninitialised memory of the type and on the device of ``like``."""
+    """Return ``elements`` elements of uninitialised memory, of the type and on the device of ``like``."""
     if isinstance(like, np.ndarray):
         return np.empty(elements, like.dtype)
     return torch.empty(elements, dtype=like.dtype, device=like.device)
@@ -81,7 +84,12 @@ def divide(values: Vector, total: float) -> None:
 
 
 def square_sums(values: Vector, out: Doubles) -> None:
-    """Write the sum of squares of each block of ``values`` (contiguous) into ``out``."""
+    """Write the sum of squares of each block of ``values`` into ``out``; waits for a device.
+
+    Args:
+        values: Contiguous, of whole blocks.
+        out: One float64 for each block.
+    """
     if isinstance(values, np.ndarray):
         kind = _TYPES[values.dtype.char]
         out[:] = native.square_sums(values.ctypes.data, len(values), BLOCK, kind)
@@ -90,7 +98,7 @@ def square_sums(values: Vector, out: Doubles) -> None:
 
 
 def halving_square_sums(values: torch.Tensor) -> torch.Tensor:
-    """Return the sums of squares of each block on any device, by halves."""
+    """Return the sum of squares of each block of ``values`` by halves, on its device: 1-D float64."""
     wide = values.to(torch.float64).view(-1, BLOCK)
     wide = wide * wide
     while wide.shape[1] > 1:
@@ -100,7 +108,7 @@ def halving_square_sums(values: torch.Tensor) -> torch.Tensor:
 
 
 def tree_sum(values: Doubles) -> float:
-    """Return the sum of a vector over the canonical tree: pairs, an odd last one is promoted."""
+    """Return the sum of a vector over the canonical tree: pairs, an odd last one is promoted; 0 for none."""
     level = values
     while len(level) > 1:
         pairs = len(level) // 2

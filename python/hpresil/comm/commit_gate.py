@@ -1,8 +1,7 @@
-"""An optimizer step that the device takes only if every rank has voted for it, and nobody has to wait for the
-outcome.
+"""An optimizer step that the device takes only if every rank has voted for it, while no host waits.
 
-The flag is what a fused optimizer knows as ``found_inf``: with 1 neither parameters, moments nor step counts
-change. It says 1 from before the vote until all ballots are there; how, is in
+The flag is what a fused optimizer knows as ``found_inf``: with 1 neither parameters, moments nor step
+counts change. It says 1 from before the vote until all ballots are there; how, is in
 csrc/communicator/commit_gate.h. Over tensors in host memory the same gate works at once, when `open` is
 called.
 
@@ -27,11 +26,15 @@ from hpresil.native import CommitGate as NativeGate
 
 
 class CommitGate:
-    """The gate of one group. One thread, one stream.
+    """The gate of one group. One thread, one stream: torch's current one of the device, at each call.
+
+    Args:
+        ranks: Members of the group.
+        device: Where the flag and the ballots lie: a CUDA device or the CPU.
 
     Attributes:
         flag: float32, no dimensions: 1 no, 0 yes.
-        ballots: int64, one a rank; the group's ballots are gathered into it between `close` and `open`.
+        ballots: int64, 1-D, one a rank; the group's ballots are gathered into it between `close` and `open`.
     """
 
     def __init__(self, ranks: int, device: torch.device) -> None:
@@ -42,13 +45,16 @@ class CommitGate:
         self._device = device
 
     def close(self, generation: int, step: int) -> torch.Tensor:
-        """Say no, and return this rank's ballot for the step: int64, one element, the same on every rank."""
+        """Say no, and return this rank's ballot for the step: int64, 1-D, one element, equal on every rank.
+
+        Does not wait for the device.
+        """
         ballot = self._native.close(generation, step, self._stream())
         signed = ballot - (1 << 64) if ballot >= 1 << 63 else ballot
         return torch.full((1,), signed, dtype=torch.int64, device=self._device)
 
     def open(self) -> None:
-        """Say yes if all ballots are there. Once after each `close`."""
+        """Say yes if all ballots are there. Once after each `close`; does not wait for the device."""
         self._native.open(self._stream())
 
     def opened(self) -> bool:
@@ -60,7 +66,7 @@ class CommitGate:
         """Within the block, `optimizer.step()` does nothing while the gate says no.
 
         Raises:
-            UsageError: The optimizer looks at no flag: it is not fused.
+            UsageError: The optimizer is not fused, so it looks at no flag, or a gradient scaler has set one.
         """
         holder: Any = optimizer
         fused = all(group.get("fused") for group in optimizer.param_groups)

@@ -26,7 +26,14 @@ CLOSE_S = 2.0
 
 @dataclass(frozen=True)
 class Wanted:
-    """A communicator to be built: this rank's place in it, and how many roots its members meet at (NCCL)."""
+    """A communicator to be built.
+
+    Attributes:
+        name: Unique in its generation, and the same on all its ranks.
+        rank: This process's place in it.
+        size: How many ranks it has.
+        roots: How many roots its members meet at (NCCL).
+    """
 
     name: str
     rank: int
@@ -36,8 +43,16 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation on bytes; sums take them as float32. ``peer``: the root or the other rank, -1 for
-    none."""
+    """One operation on bytes; sums take them as float32.
+
+    Attributes:
+        operation: "all_reduce", "broadcast", "reduce", "all_gather", "reduce_scatter", "send" or "receive".
+        source: 1-D contiguous uint8 on the communicator's device; None for "receive". Of equal size on all
+            ranks; of "reduce_scatter" it has the ``size`` shares of all ranks.
+        destination: Likewise; None for "send". Of "all_gather" it has the shares of all ranks. Gloo's
+            "all_reduce" sums what is in it, in place: there it has to be the source.
+        peer: The root or the other rank, -1 for none.
+    """
 
     operation: str
     source: torch.Tensor | None
@@ -46,7 +61,7 @@ class Operation:
 
 
 class Communicator(Protocol):
-    """One rank's end of a communicator."""
+    """One rank's end of a communicator. Operations from one thread at a time, `abort` from any."""
 
     name: str
     generation: int
@@ -67,24 +82,37 @@ class Communicator(Protocol):
     def run(self, groups: Sequence[Sequence[Operation]], what: str, deadline_s: float) -> None:
         """Run the groups one after the other, what is in one together; returns when all is done.
 
+        Blocks without the GIL. On a device it goes into torch's current stream of the calling thread.
+
+        Args:
+            groups: The same operations, in the same order, as on the other ranks that take part.
+            what: Named in errors.
+            deadline_s: Seconds for all of it.
+
         Raises:
             PeerLost: A peer is lost, it was given up, or the deadline passed; what was written is undefined.
+            ValueError: An operation that `supports` says no to.
         """
 
     def abort(self, reason: str) -> bool:
         """Give it up, from any thread: all that is pending fails soon. The first reason stays."""
 
     def close(self, deadline_s: float = CLOSE_S) -> bool:
-        """Free it; False if something of it was left behind."""
+        """Free it within ``deadline_s`` seconds; False if something of it was left behind."""
 
 
 class Communicators(Protocol):
-    """Builds them."""
+    """Builds them, one `init_many` at a time."""
 
     def init_many(
         self, generation: int, wanted: Sequence[Wanted], deadline_s: float
     ) -> Sequence[Communicator]:
         """Build all of ``wanted`` at once; all ranks of the generation call it with the same names.
+
+        Blocks without the GIL, for ``deadline_s`` seconds and the time it takes to give up, at most.
+
+        Returns:
+            The communicators, in the order of ``wanted``.
 
         Raises:
             PeerLost: One was not ready by the deadline, failed or was given up; then none is left.
@@ -118,7 +146,8 @@ class Reason:
 def warm(communicator: Communicator, batches: Sequence[Batch], deadline_s: float) -> None:
     """Run a plan of `warming.plan` on scratch memory: twice `warming.scratch_bytes`, freed afterwards.
 
-    Operations that the communicator's kind does not have are left out.
+    Operations that the communicator's kind does not have are left out. All ranks call it, each with its own
+    part of the plan; threads and streams as in `Communicator.run`, ``deadline_s`` in seconds.
 
     Raises:
         PeerLost: As `Communicator.run`.
@@ -136,8 +165,14 @@ def warm(communicator: Communicator, batches: Sequence[Batch], deadline_s: float
 
 
 def transfer(communicator: Communicator, plan: Plan, state: torch.Tensor, deadline_s: float) -> None:
-    """Run a plan of `transfer_plan.plan` on ``state``: the whole range of bytes, at the same place on each
-    rank.
+    """Run a plan of `transfer_plan.plan` on ``state``. All ranks call it with the same plan.
+
+    Args:
+        communicator: Whose ranks the plan speaks of; threads and streams as in `Communicator.run`.
+        plan: What is copied from where to where.
+        state: 1-D contiguous uint8 on the communicator's device: the whole range of bytes, at the same place
+            on each rank, also where this rank holds or needs only parts of it.
+        deadline_s: Seconds for all of it.
 
     Raises:
         PeerLost: As `Communicator.run`; what this rank was to receive is then undefined.

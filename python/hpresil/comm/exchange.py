@@ -13,11 +13,11 @@ Chunk k is folded while chunk k + 1 travels. Nobody waits in a circle: what a ra
 lists needs of others only what they do at smaller places. Everything that is waited for is point to point,
 so a deadline or an interruption ends each wait, and nothing writes to a buffer after `release`.
 
-Why nobody reads what its owner is changing: a node changes when its owner computes further slots, a
-result when it reduces again or applies. Within a generation that takes the vote of everybody, which a
-reader gives last. After an interruption it takes the next generation's decision, and so the report of
-every reader; a reader that has reported can no longer hold a gradient of the old generation. What it reads
-then may be torn, and is dropped.
+Why nobody reads what its owner is changing: a node changes when its owner computes further slots, a result
+when it reduces again or applies. Within a generation that takes the vote of everybody, which a reader gives
+last. After an interruption it takes the next generation's decision, and so the report of every reader; a
+reader that has reported can no longer hold a gradient of the old generation. What it reads then may be
+torn, and is dropped.
 """
 
 from __future__ import annotations
@@ -42,7 +42,14 @@ WINDOW = 3  # chunks that may be on their way to one owner
 
 
 class Exchange:
-    """One reduction on one rank: `run`, then `release`.
+    """One reduction on one rank: `run`, then `release`, in one thread, inside `plain_arithmetic`.
+
+    Args:
+        group: The group of this generation.
+        plan: Who sends what to whom; the same on all ranks.
+        homes: What this rank can read, after `Homes.agree`.
+        out: Flat tensors for the result: 1-D, contiguous, float32 or float64, of whole blocks.
+        finishing: What is done to the result.
 
     Attributes:
         arrived_bytes: What came from other homes.
@@ -67,7 +74,11 @@ class Exchange:
         self.arrived_bytes = self.read_bytes = 0
 
     def run(self, deadline: Deadline) -> None:
-        """Do all of it; `release` must follow, however this ends."""
+        """Do all of it; `release` must follow, however this ends.
+
+        Raises:
+            PeerLost: A peer died or hung, or the group was interrupted; ``out`` is then undefined.
+        """
         with spans.span("fold") as timed:
             self._add_up(deadline)
             timed.value = self.arrived_bytes

@@ -1,7 +1,9 @@
 """The local part of a reduction: fold the parts of a chunk in tree order, divide, take squares.
 
-Three passes over a chunk would each fetch it from memory. So the work goes tile by tile: a tile is
-summed, divided and squared while it is in the cache, and partial sums live in buffers of its size.
+Three passes over a chunk would each fetch it from memory. So the work goes tile by tile: a tile is summed,
+divided and squared while it is in the cache, and partial sums live in buffers of its size.
+
+Thread rule: each object in one thread at a time.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ TILE_BLOCKS = 8  # 512 KiB of fp32
 
 
 def tiles(blocks: int) -> Iterator[tuple[int, slice]]:
-    """Yield the first block of each tile, and the tile's elements."""
+    """Yield the first block of each tile of ``blocks`` blocks, and the tile's elements."""
     for start in range(0, blocks, TILE_BLOCKS):
         yield start, slice(start * BLOCK, min(start + TILE_BLOCKS, blocks) * BLOCK)
 
@@ -82,8 +84,8 @@ class Folding:
     Args:
         plan: The exchange.
         rank: Whose part in it.
-        visible: For each node of the rank's home, its flat tensors.
-        out: Flat tensors for the result.
+        visible: For each node of the rank's home, its flat tensors, like ``out``; they are only read.
+        out: Flat tensors for the result: 1-D, contiguous, float32 or float64, of whole blocks.
         finishing: What is done to the result.
     """
 
@@ -116,7 +118,10 @@ class Folding:
             self._finishing.finish(chunk.flat, chunk.first_block + start, result)
 
     def part(self, chunk: Chunk, node: Node, into: torch.Tensor) -> None:
-        """Write what our home contributes to a chunk elsewhere, as one of its nodes, ``into`` a buffer."""
+        """Write what our home contributes to a chunk elsewhere, as one of its nodes, ``into`` a buffer.
+
+        The buffer is of the chunk's length and of the type of its flat tensor.
+        """
         tree, result = self._parts[node], vector(into)
         for _, within in tiles(chunk.blocks):
             place = slice(chunk.elements.start + within.start, chunk.elements.start + within.stop)

@@ -28,7 +28,10 @@ OPERATIONS = frozenset({"all_reduce", "broadcast", "send", "receive"})
 
 
 class GlooCommunicator:
-    """One rank's end of a group. Operations from one thread at a time, `abort` from any."""
+    """One rank's end of a group: a `communicators.Communicator`, of bytes in host memory.
+
+    Operations from one thread at a time, `abort` from any.
+    """
 
     def __init__(self, name: str, group: Group) -> None:
         self.name, self.generation = name, group.generation

@@ -1,16 +1,16 @@
 """One generation's gloo process group, which can be given up at any moment.
 
 The problem: a gloo operation whose peer hangs waits for a timeout that must be long, and so do the
-construction and the deletion of a group. The design: the group listens on one address, and knows
-the sockets of its own connections; shutting these down makes every pending operation fail within
-about 10 ms (`Group.interrupt`, or a native thread through the liveness page, which needs no GIL).
+construction and the deletion of a group. The design: the group listens on one address, and knows the
+sockets of its own connections; shutting these down makes every pending operation fail within about 10 ms
+(`Group.interrupt`, or a native thread through the liveness page, which needs no GIL).
 
-Construction and deletion run in threads of their own; what does not end by its deadline is *parked*.
-Three things can hold a construction up, and `Builder.interrupt` ends each of them: a key that is not
-published (the store is ended), a connection that stalls (it is shut down), and a peer that was to connect
-to us and never does. For the last, we connect to our own listener in its place: gloo accepts whoever
-names a pair's number, 8 bytes, and finds the connection closed. Should another version of gloo
-number its pairs otherwise, such a construction is parked.
+Construction and deletion run in threads of their own; what does not end by its deadline is *parked*. Three
+things can hold a construction up, and `Builder.interrupt` ends each of them: a key that is not published (the
+store is ended), a connection that stalls (it is shut down), and a peer that was to connect to us and never
+does. For the last, we connect to our own listener in its place: gloo accepts whoever names a pair's number,
+8 bytes, and finds the connection closed. Should another version of gloo number its pairs otherwise, such a
+construction is parked.
 
 Not guaranteed: that a peer learns of an interruption faster than by its own.
 """
@@ -48,8 +48,9 @@ class InterruptPage(Protocol):
 class Group:
     """The members of one generation. Operations are called from one thread at a time.
 
-    Made by `build`. Tags of `send` and `receive` pair them up between two ranks; the same tag may
-    be used again, then the order of the calls pairs them.
+    Made by `build`. Tags of `send` and `receive` pair them up between two ranks; the same tag may be used
+    again, then the order of the calls pairs them. What starts an operation returns its work, to be finished
+    by `finish`, and raises PeerLost if the group is closed or gloo refuses.
 
     Attributes:
         interrupted: Every pending and future operation fails.
@@ -268,7 +269,7 @@ def build(
         hostname: Address to listen on, and the only one.
         timeout_s: Deadline of the construction, in seconds.
         page: Liveness page whose generation word interrupts the group, or None.
-        operation_timeout_s: Deadline of an operation. Long: a slow peer is not a lost one, and
+        operation_timeout_s: Deadline of an operation, in seconds. Long: a slow peer is not a lost one, and
             a lost one is noticed elsewhere.
 
     Raises:

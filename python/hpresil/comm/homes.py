@@ -2,9 +2,11 @@
 
 Each rank names the segments that its nodes and its result are in, with the statistics of the step. Ranks
 that claim the same node are a home if each of them could open what the others named. Everybody says so once
-for what is new; if one could not, the ranks of that home are alone for as long as the group lives,
-and so is a rank whose buffers are in no segment. What is decided follows from what all ranks know, so
-all decide alike.
+for what is new; if one could not, the ranks of that home are alone for as long as the group lives, and so
+is a rank whose buffers are in no segment. What is decided follows from what all ranks know, so all decide
+alike.
+
+Thread rule: that of the group, one thread at a time.
 """
 
 from __future__ import annotations
@@ -55,11 +57,18 @@ class Homes:
         self.results: dict[int, list[torch.Tensor]] = {}
 
     def names(self) -> torch.Tensor:
-        """Return this rank's names, as bits in float64, to travel behind the statistics."""
+        """Return this rank's names, as bits in 1-D float64 of equal length on all ranks.
+
+        They travel behind the statistics.
+        """
         return torch.tensor(self._mine, dtype=torch.int64).view(-1).view(torch.float64)
 
     def agree(self, gathered: torch.Tensor, deadline: Deadline) -> tuple[int, ...]:
         """Take in every rank's `names`; returns by rank the lowest rank of its home.
+
+        Args:
+            gathered: One row a rank: its names.
+            deadline: Of the question who can read whom, if there is anything new.
 
         Raises:
             PeerLost: A peer died or hung, or a segment that could be opened before cannot be now.

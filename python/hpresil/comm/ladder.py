@@ -131,7 +131,7 @@ class Ladder:
     Attributes:
         features: What NCCL can do here; all ranks have the same.
         left: The rungs from the current one on; empty while the communicator is in use or there is none.
-        since: When the current rung was begun.
+        since: When the current rung was begun, in seconds.
         holds: There is a communicator, whole or not.
         failures: Initialisations that failed in a row.
     """
@@ -148,7 +148,13 @@ class Ladder:
 
 
 def path(features: frozenset[str], change: Changed, holds: bool) -> tuple[str, ...]:
-    """Return the rungs from the old communicator to the new one."""
+    """Return the rungs from the old communicator to the new one.
+
+    Args:
+        features: What NCCL can do here (`native.Nccl.features`).
+        change: The newer generation.
+        holds: This rank has a whole communicator of the old one.
+    """
     can = not (change.lost and "shrink" not in features) and not (change.newcomers and "grow" not in features)
     if change.fresh or not holds or not can or not (change.lost or change.newcomers):
         return ("initialise",)  # also for the same members: the old one may hold operations of its generation
@@ -157,7 +163,11 @@ def path(features: frozenset[str], change: Changed, holds: bool) -> tuple[str, .
 
 
 def decide(ladder: Ladder, event: Event, now: float) -> tuple[Ladder, tuple[Action, ...]]:
-    """Return the next state and what to do, in order."""
+    """Return the next state and what to do, in order.
+
+    ``now``: seconds of the clock that all calls use. An event of an older generation, or of a rung that was
+    left, has no effect.
+    """
     if ladder.stopped:
         return ladder, ()
     if isinstance(event, Changed):

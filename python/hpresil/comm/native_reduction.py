@@ -1,10 +1,10 @@
 """The backend's own all-reduce, for users who do not need equal bits at every world size.
 
 Each rank adds up what it has, from the left to the right, and the backend sums that over the ranks in
-whatever order it likes: gloo's ring here. So the bits depend on the number of ranks and on who carries what.
-Everything else is as in `reduction`: the same arguments and result, ``nodes`` are never written, a failure
-is a `PeerLost`, and every rank has the same bits, which the record checks through the norm: each rank
-computes that from the whole of its own result.
+whatever order it likes: gloo's ring here. So the bits depend on the number of ranks and on who carries
+what. Everything else is as in `reduction`: the same arguments and result, ``nodes`` are never written, a
+failure is a `PeerLost`, and every rank has the same bits, which the record checks through the norm: each
+rank computes that from the whole of its own result.
 
 A collective is not like a message: its threads may go on writing after its wait has failed.
 `Group.left_behind` then says that ``out`` must not be used again.

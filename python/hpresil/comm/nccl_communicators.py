@@ -39,7 +39,7 @@ class NativeEnd(Protocol):
         seconds: float,
         wait: bool = True,
     ) -> None:
-        """Run groups of (operation, source, destination, bytes, peer)."""
+        """Run groups of (operation, source, destination, bytes, peer); addresses are 0 for none."""
 
     def abort(self, reason: str, seconds: float) -> bool:
         """Give it up."""
@@ -58,7 +58,10 @@ class NativeLibrary(Protocol):
 
 
 class NcclCommunicator:
-    """One rank's end. Operations from one thread at a time, `abort` from any."""
+    """One rank's end: a `communicators.Communicator`.
+
+    Operations from one thread at a time, `abort` from any.
+    """
 
     def __init__(self, wanted: Wanted, generation: int, native: NativeEnd, device: torch.device) -> None:
         self.name, self.generation = wanted.name, generation
@@ -110,7 +113,8 @@ class NcclCommunicators:
     Args:
         nccl: `hpresil.native.Nccl.open()`.
         device: The device of this worker.
-        ids: (generation, name, roots) to as many ids; called for communicators this worker has rank 0 of.
+        ids: (generation, name, roots) to as many ids, of 128 bytes each; called for communicators this worker
+            has rank 0 of.
         set: Publishes a value under a key of a generation's name space.
         get: Returns the values of keys when all are there, or raises after the given seconds.
         finish: Waits for what was begun; the native core's, unless a test brings its own.

@@ -14,7 +14,7 @@ _lock = threading.Lock()
 
 
 def park(thread: threading.Thread, what: str, keeps: object = None) -> None:
-    """Give ``thread`` up, and keep ``keeps`` until it has ended."""
+    """Give ``thread`` up, and keep ``keeps`` until it has ended; ``what`` names it in `parked`."""
     with _lock:
         _parked.append((thread, what, keeps))
 

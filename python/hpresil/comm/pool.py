@@ -22,8 +22,13 @@ Members = tuple[int, ...]  # workers' numbers, in the order of their ranks
 
 @dataclass(frozen=True)
 class Installed:
-    """A view was installed; ``likely`` are the next ones, the most likely first, each of living workers
-    only."""
+    """A view was installed.
+
+    Attributes:
+        members: Its workers.
+        likely: The views that may be next, the most likely first.
+        living: All workers that live, spares among them; a view with another one is not prepared.
+    """
 
     members: Members
     likely: tuple[Members, ...]
@@ -120,8 +125,14 @@ def after_one_loss(
 ) -> tuple[Members, ...]:
     """Return the views after the loss of each of ``groups`` (a worker, a node), in their order.
 
-    The first spares that are not in the group itself take the lost ranks; without enough of them ranks close
-    up.
+    The first spares that are not in the group itself take the lost ranks; without enough of them ranks
+    close up.
+
+    Args:
+        members: Workers of today's view, in the order of their ranks.
+        spares: Workers that stand by, in the order in which they are taken.
+        groups: Workers that may be lost together. A loss that changes nothing, or leaves nobody, has no view;
+            equal views are listed once.
     """
     views: list[Members] = []
     for group in groups:
@@ -134,7 +145,10 @@ def after_one_loss(
 
 
 def decide(pool: Pool, event: Event) -> tuple[Pool, tuple[Action, ...]]:
-    """Return the next state and what to do, in order."""
+    """Return the next state and what to do, in order.
+
+    An event of a stand-in that is not there, because it was taken or aborted, has no effect.
+    """
     actions: tuple[Action, ...] = ()
     if isinstance(event, Installed):
         pool, actions = _install(pool, event)

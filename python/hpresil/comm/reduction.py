@@ -1,12 +1,12 @@
 """The canonical reduction: a sum over the group with the same bits at every world size.
 
-The problem: an all-reduce adds in an order that depends on the number of ranks. The design: ranks
-exchange nodes of the canonical tree over slots (`elastic.slots`), and the rest of the tree is
-folded by the owner of each part, in the tree's order:
+The problem: an all-reduce adds in an order that depends on the number of ranks. The design: ranks exchange
+nodes of the canonical tree over slots (`elastic.slots`), and the rest of the tree is folded by the owner of
+each part, in the tree's order:
 
 1. every owner gets its part of each node,
-2. it folds the part to the root, divides it by the total weight, takes the sums of squares of its
-   blocks, and everyone gets the result.
+2. it folds the part to the root, divides it by the total weight, takes the sums of squares of its blocks, and
+   everyone gets the result.
 
 How the parts travel is `exchange`, and makes no difference to the bits: ranks that can read each other's
 memory do, others send. Every wait has a deadline or ends by an interruption, and nothing writes to a buffer
@@ -42,9 +42,9 @@ class Reduced(NamedTuple):
     """What a reduction returns besides the sums in ``out``.
 
     Attributes:
-        square_sum: Sum of squares of the divided gradient over the first ``norm_blocks`` blocks of
-            all flat tensors, over a tree of blocks: the same bits at every world size.
-        stats: The statistics summed over ranks.
+        square_sum: Sum of squares of the divided gradient over the first ``norm_blocks`` blocks of all flat
+            tensors, over a tree of blocks: the same bits at every world size.
+        stats: The statistics summed over ranks, 1-D float64.
         arrived_bytes: What reached this rank through the group's connections, small messages apart.
         read_bytes: What it read in the memory of other ranks.
     """
@@ -66,18 +66,18 @@ def reduce(
     norm_blocks: Sequence[int],
     scale_of: Callable[[torch.Tensor], float] | None = None,
 ) -> Reduced:
-    """Sum the slot gradients of all ranks into ``out``; blocks without the GIL.
+    """Sum the slot gradients of all ranks into ``out``; waits without the GIL, one thread at a time.
 
-    All ranks call it with the same ``carried``, ``slots``, ``norm_blocks`` and sizes. It may be
-    repeated in another group after PeerLost: ``nodes`` are never written, ``out`` is then undefined.
+    All ranks call it with the same ``carried``, ``slots``, ``norm_blocks`` and sizes. It may be repeated in
+    another group after PeerLost: ``nodes`` are never written, ``out`` is then undefined.
 
     Args:
         group: The group of this generation.
-        nodes: For each node of ``cover(slots, carried[rank])``, its flat tensors.
+        nodes: For each node of ``cover(slots, carried[rank])``, its flat tensors, like ``out``.
         out: Flat tensors for the result: 1-D, contiguous, float32 or float64, sizes a multiple of BLOCK.
         carried: By rank, the slots it carries in this step.
         slots: Number of slots of the job.
-        stats: 1-D float64; exact if each entry is non-zero on one rank only.
+        stats: 1-D float64, of one length on all ranks; exact if each entry is non-zero on one rank only.
         norm_blocks: For each flat tensor, the leading blocks that are divided and count in the norm.
         scale_of: Called once with the summed statistics; the sums are divided by what it returns.
 
@@ -134,7 +134,13 @@ def square_sum(flats: Sequence[torch.Tensor], norm_blocks: Sequence[int]) -> flo
 def sum_stats(
     group: Group, stats: torch.Tensor, more: torch.Tensor, deadline: Deadline
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the sum of all ranks' ``stats`` (1-D float64, in rank order) and the rows of ``more``."""
+    """Return the sum of all ranks' ``stats``, added in rank order, and the rows of ``more``, one a rank.
+
+    ``stats`` and ``more`` are 1-D float64, of one length on all ranks; so is the sum.
+
+    Raises:
+        PeerLost: A peer died or hung, or the group was interrupted.
+    """
     rows = gather(group, torch.cat([stats, more]), STATS, deadline)
     total = rows[0, : len(stats)].clone()
     for row in rows[1:, : len(stats)]:
@@ -144,7 +150,7 @@ def sum_stats(
 
 @lru_cache(maxsize=8)
 def contributions(slots: int, carried: tuple[tuple[int, ...], ...]) -> list[list[Node]]:
-    """Return by rank the tree nodes it contributes."""
+    """Return by rank the tree nodes it contributes, from the slots it carries. Any thread."""
     return [cover(slots, own) for own in carried]
 
 

@@ -1,7 +1,7 @@
 """The construction of a gloo group in a thread that somebody else can cut short.
 
-The connections of a finished group are told from other sockets of the process by address: one end
-of each is the listener of a member, and members publish theirs under a key of their own.
+The connections of a finished group are told from other sockets of the process by address: one end of each
+is the listener of a member, and members publish theirs under a key of their own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _taking = threading.Lock()  # one construction at a time lists the sockets of th
 
 
 class Connections:
-    """The connected sockets of one group."""
+    """The connected sockets of one group. Any thread."""
 
     def __init__(self, endpoints: list[Endpoint]) -> None:
         self.endpoints = tuple(endpoints)
@@ -40,6 +40,13 @@ class Connections:
 
 class Rendezvous:
     """Meets the other ranks; `run` in one thread, the rest from any.
+
+    Args:
+        store: Name space of this generation alone.
+        rank: Place of this process in the view.
+        size: Number of members, at least 2.
+        hostname: Address to listen on, and the only one.
+        timeout_s: Of gloo's own waits while it connects, in seconds.
 
     Attributes:
         settled: Set when there is an outcome, or nobody wants one any more.
@@ -92,7 +99,10 @@ class Rendezvous:
         self.settled.set()
 
     def take(self) -> tuple[Any, Connections | None, Exception | None]:
-        """Return (backend, connections, error) once; what comes later is dropped by `run`."""
+        """Return (backend, connections, error) once; what comes later is dropped by `run`.
+
+        Backend and connections are None when there is an error, or no outcome yet.
+        """
         with self._lock:
             self._unwanted = True
             backend, self._backend = self._backend, None

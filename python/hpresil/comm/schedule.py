@@ -1,8 +1,8 @@
 """Who sends which part of which tree node to whom: equal on all ranks, from what all ranks know.
 
-Elements are counted in blocks. Rank r *owns* blocks ``r*NB//W`` up to ``(r+1)*NB//W`` of each flat
-tensor: it adds them up to the root. What a rank owns is cut into chunks, so that a chunk is folded while
-the next one travels. Chunks never change a bit: the sums are elementwise.
+Elements are counted in blocks. Rank r *owns* blocks ``r*NB//W`` up to ``(r+1)*NB//W`` of each flat tensor: it
+adds them up to the root. What a rank owns is cut into chunks, so that a chunk is folded while the next one
+travels. Chunks never change a bit: the sums are elementwise.
 
 Ranks that can read each other's memory are a *home*, named by its lowest rank. Between homes a byte crosses
 once, not once for every rank: for each owner elsewhere one rank of the home, its *partner*, adds up what the
@@ -148,5 +148,13 @@ def schedule(
     chunk_blocks: int,
     homes: tuple[int, ...],
 ) -> Schedule:
-    """Return the exchange for these inputs; steps without a change of members share one."""
+    """Return the exchange for these inputs; steps without a change of members share one. Any thread.
+
+    Args:
+        slots: Number of slots of the job.
+        carried: By rank, the slots it carries in this step.
+        blocks: Blocks of each flat tensor.
+        chunk_blocks: Blocks in the largest chunk.
+        homes: By rank, the lowest rank of its home.
+    """
     return Schedule(slots, carried, blocks, chunk_blocks, homes)

@@ -1,10 +1,10 @@
 """Flat tensors in memory files, so that the other workers of this node can read them.
 
-The problem: through a socket each byte is copied twice by the kernel, on the cores that run the
-backward pass. The design: a buffer is one *segment*, a sealed memory file of its owner. A peer opens
-it as ``/proc/PID/fd/N``, which the kernel allows to processes of one user on one node, and maps it
-read-only. Nobody but the owner ever writes to a segment, and it cannot shrink, so a peer's death,
-early or late, harms no reader.
+The problem: through a socket each byte is copied twice by the kernel, on the cores that run the backward
+pass. The design: a buffer is one *segment*, a sealed memory file of its owner. A peer opens it as
+``/proc/PID/fd/N``, which the kernel allows to processes of one user on one node, and maps it read-only.
+Nobody but the owner ever writes to a segment, and it cannot shrink, so a peer's death, early or late, harms
+no reader.
 
 A name is five numbers that travel with the step's statistics; a mapping is kept as long as the owner has
 the segment and groups have that process. One of the numbers stands for the node (`home`): on another machine
@@ -12,8 +12,8 @@ the same path may lead to something that looks alike in everything else. Two nod
 machine are two homes as well, so that a job tried there moves its bytes as it would between machines. What a
 segment holds at which time is not decided here, see `exchange`.
 
-Thread rule: `stand_on` before anything else, `allocate` and `name_of` anywhere, `Neighbours` in one thread at
-a time.
+Thread rule: `stand_on` before anything else, `allocate` and `name_of` in any thread, `Neighbours` in one
+thread at a time.
 """
 
 from __future__ import annotations
@@ -104,7 +104,13 @@ def _forget(address: int, fd: int) -> None:
 
 
 def cut(whole: torch.Tensor, dtypes: Sequence[torch.dtype], lengths: Sequence[int]) -> list[torch.Tensor]:
-    """Return the tensors in the bytes of a segment."""
+    """Return the tensors in the bytes of a segment: 1-D, one after the other, in the segment's own memory.
+
+    Args:
+        whole: The segment, 1-D uint8.
+        dtypes: Of each tensor.
+        lengths: Elements of each.
+    """
     found, start = [], 0
     for dtype, length in zip(dtypes, lengths, strict=True):
         end = start + length * dtype.itemsize
@@ -158,7 +164,10 @@ class Neighbours:
         return True
 
     def flats(self, name: Name, like: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Return the tensors of an open segment, which are like these; writing to them is a crash."""
+        """Return the tensors of an open segment, 1-D, of the types and lengths of ``like``.
+
+        They are valid as long as somebody holds them; writing to them is a crash. KeyError if it is not open.
+        """
         return cut(self._mapped[name][1], [flat.dtype for flat in like], [flat.numel() for flat in like])
 
 

@@ -1,10 +1,12 @@
 """Small messages between ranks: point to point, so that each wait has a deadline of its own.
 
-Gloo's collectives run in threads of its own, with the timeout of the group's construction, and
-keep writing to their buffers after the caller has given up; sends and receives do neither.
+Gloo's collectives run in threads of its own, with the timeout of the group's construction, and keep writing
+to their buffers after the caller has given up; sends and receives do neither.
 
-Tags pair sends with receives between two ranks. Those of a reduction's parts count from 0; the
-small messages have fixed ones above, because the order of calls pairs what has the same tag.
+Tags pair sends with receives between two ranks. Those of a reduction's parts count from 0; the small messages
+have fixed ones above, because the order of calls pairs what has the same tag.
+
+Thread rule: that of the group, one thread at a time.
 """
 
 from __future__ import annotations
@@ -39,7 +41,13 @@ def vote(group: Group, wishes: int = 0) -> int:
 
 
 def gather(group: Group, values: torch.Tensor, tag: int, deadline: Deadline) -> torch.Tensor:
-    """Return the ``values`` (1-D, small, equal shapes) of all ranks as rows, in rank order."""
+    """Return the ``values`` (1-D, small, of one length and dtype everywhere) of all ranks as rows, by rank.
+
+    The rows are in host memory.
+
+    Raises:
+        PeerLost: Somebody did not send them by the deadline, or the group was interrupted.
+    """
     rows = torch.empty((group.size, values.numel()), dtype=values.dtype)
     rows[group.rank] = values
     works = [group.receive(rows[peer], peer, tag) for peer in others(group)]
@@ -49,7 +57,11 @@ def gather(group: Group, values: torch.Tensor, tag: int, deadline: Deadline) -> 
 
 
 def meet(group: Group, peers: Sequence[int], tag: int, deadline: Deadline) -> None:
-    """Return once all ``peers``, which name each other, have come here too."""
+    """Return once all ``peers``, which name each other, have come here too.
+
+    Raises:
+        PeerLost: Somebody did not come by the deadline, or the group was interrupted.
+    """
     signs = torch.ones(1 + len(peers))
     works = [group.receive(signs[1 + place : 2 + place], peer, tag) for place, peer in enumerate(peers)]
     works += [group.send(signs[:1], peer, tag) for peer in peers]
@@ -57,7 +69,10 @@ def meet(group: Group, peers: Sequence[int], tag: int, deadline: Deadline) -> No
 
 
 def start_squares(group: Group, finishing: Finishing, out: list[torch.Tensor]) -> list[Any]:
-    """Start to exchange the sums of squares of what each rank owns of ``out``; they land in block order."""
+    """Start to exchange the sums of squares of what each rank owns of ``out``; return the works.
+
+    They land in ``finishing.squares``, in block order, and may not be read before the works are finished.
+    """
     squares, works = torch.from_numpy(finishing.squares), []
     for flat, like in enumerate(out):
         shares = [owned(like.numel() // BLOCK, rank, group.size) for rank in range(group.size)]
@@ -75,6 +90,7 @@ def broadcast_bytes(group: Group, values: torch.Tensor, root: int) -> None:
 
     Raises:
         PeerLost: A peer died or hung, or the group was interrupted; the contents are then undefined.
+        ValueError: ``values`` are not such bytes.
     """
     if values.dtype != torch.uint8 or values.dim() != 1 or not values.is_contiguous():
         raise ValueError(f"bytes are 1-D contiguous uint8, got {values.dtype} of shape {tuple(values.shape)}")

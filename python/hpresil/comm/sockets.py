@@ -1,11 +1,13 @@
 """Finding the sockets a library opened, and shutting down exactly those.
 
-The problem: gloo has no way to give up an operation whose peer hangs. What does work is to shut
-down one's own side of its connections, but gloo does not say which descriptors these are. The
-design: the socket inodes of the process are listed before and after gloo opens its own; a socket
-is named by (descriptor, inode), so that a number which was closed and used again is never hit.
+The problem: gloo has no way to give up an operation whose peer hangs. What does work is to shut down one's
+own side of its connections, but gloo does not say which descriptors these are. The design: the socket
+inodes of the process are listed before and after gloo opens its own; a socket is named by (descriptor,
+inode), so that a number which was closed and used again is never hit.
 
 Never touch a listening socket: gloo terminates the process when its `accept` fails.
+
+Thread safety: all functions from any thread.
 """
 
 from __future__ import annotations
@@ -43,8 +45,8 @@ def opened_since(before: frozenset[int]) -> list[Endpoint]:
 def shut_down(endpoint: Endpoint) -> bool:
     """Shut down both directions of a connected socket; returns whether there was one to shut down.
 
-    Safe at any time and from any thread: the descriptor is duplicated first, and nothing happens
-    unless the duplicate still is the socket that was listed and has a peer.
+    Safe at any time and from any thread: the descriptor is duplicated first, and nothing happens unless the
+    duplicate still is the socket that was listed and has a peer.
     """
     try:
         fd = os.dup(endpoint.fd)

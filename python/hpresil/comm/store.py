@@ -1,13 +1,13 @@
 """A rendezvous store for one generation, over whatever carries the control plane.
 
-The problem: a process group meets through a `dist.Store`, and the stock ones open a port, make
-rank 0 special, or leave stale keys behind. The design: each generation has a name space of its
-own on the control plane; this class turns two callables of the control connection into the few
-store calls gloo makes (set, wait, get). Torch calls them without holding the GIL, so the answer may arrive
-through another thread of the same process.
+The problem: a process group meets through a `dist.Store`, and the stock ones open a port, make rank 0
+special, or leave stale keys behind. The design: each generation has a name space of its own on the control
+plane; this class turns two callables of the control connection into the few store calls gloo makes (set,
+wait, get). Torch calls them without holding the GIL, so the answer may arrive through another thread of the
+same process.
 
-Waits end by the first of: the values, the deadline, or `end()`. A lookup runs in a daemon thread,
-so that `end()` is prompt even if the callable is not; that thread ends with the callable.
+Waits end by the first of: the values, the deadline, or `end()`. A lookup runs in a daemon thread, so that
+`end()` is prompt even if the callable is not; that thread ends with the callable.
 
 Not offered: counters, deletion, watching keys. Keys are written once.
 """
@@ -25,13 +25,16 @@ from hpresil.base.errors import GenerationChanged
 
 
 class GenerationStore(dist.Store):  # type: ignore[misc, name-defined]  # exported, but not by name
-    """The store of one generation.
+    """The store of one generation. All methods from any thread.
+
+    A lookup raises GenerationChanged after `end`, DeadlineExceeded when its time is over, and what ``get``
+    raises.
 
     Args:
         set: Publishes a value under a key; returns at once or raises.
         get: Returns the values of keys when all are there, or raises after the given seconds.
         generation: Named in errors.
-        timeout_s: Deadline of a lookup that names none.
+        timeout_s: Deadline of a lookup that names none, in seconds.
     """
 
     def __init__(
@@ -56,7 +59,11 @@ class GenerationStore(dist.Store):  # type: ignore[misc, name-defined]  # export
             self._changed.notify_all()
 
     def set(self, key: str, value: str | bytes) -> None:
-        """Publish ``value`` for the other members."""
+        """Publish ``value`` for the other members; text as UTF-8.
+
+        Raises:
+            GenerationChanged: The store was ended.
+        """
         self._check()
         self._set(key, value.encode() if isinstance(value, str) else bytes(value))
 

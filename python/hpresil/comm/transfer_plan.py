@@ -1,11 +1,10 @@
 """Who sends which bytes to whom, when several ranks hold them and several need them.
 
 The problem: a state lies on several devices, whole or in parts; newcomers need it, and the slowest link
-decides when training goes on. The
-design: the bytes are cut where holders or needs change, and into chunks. While a piece has no more takers
-than holders, each taker gets it from the holder that has sent least. With more takers one of them gets it,
-and passes it on in a second round: what a source sends does not grow with the number of newcomers. One source
-for everybody else is a broadcast, which NCCL pipelines itself.
+decides when training goes on. The design: the bytes are cut where holders or needs change, and into chunks.
+While a piece has no more takers than holders, each taker gets it from the holder that has sent least. With
+more takers one of them gets it, and passes it on in a second round: what a source sends does not grow with
+the number of newcomers. One source for everybody else is a broadcast, which NCCL pipelines itself.
 
 Copies of one round go out together (one group of sends and receives), in the order of the plan, which pairs
 what one rank sends another. Every rank computes the same plan from the same arguments. Pure.
@@ -67,9 +66,9 @@ def plan(
 
     Args:
         size: Ranks of the communicator.
-        holdings: What each rank holds, valid and unchanged until the end.
-        needs: What each rank needs; no rank needs what it holds.
-        chunk_bytes: The largest piece that is given to one source.
+        holdings: The ranges of bytes that each rank holds, valid and unchanged until the end.
+        needs: The ranges that each rank needs; no rank needs what it holds.
+        chunk_bytes: The largest piece that is given to one source, in bytes.
 
     Raises:
         StateLost: Nobody holds some of the bytes.

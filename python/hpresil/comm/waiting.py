@@ -7,7 +7,7 @@ for that thread, and no longer than `GRACE_S` once the group was interrupted. A 
 keeps its works, and what they refer to, until gloo's time limit. Their connections are closed, but gloo's own
 thread may be late: what it could write to is not used again.
 
-Thread rule: `finish` in one thread at a time.
+Thread rule: `finish` in one thread at a time, `end` from any.
 """
 
 from __future__ import annotations
@@ -27,7 +27,12 @@ Request = tuple[list[Any], Deadline]
 
 
 class Waiter:
-    """The waits of one group. ``thread``: None before the first."""
+    """The waits of one group.
+
+    Attributes:
+        thread: Drives the waits; None before the first.
+        left_behind: It was left with works that gloo has lost.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -38,6 +43,9 @@ class Waiter:
 
     def finish(self, works: list[Any], deadline: Deadline, interrupted: Callable[[], bool]) -> None:
         """Wait for all ``works`` without the GIL, and destroy them, also those after a failed one.
+
+        ``interrupted`` is asked from the calling thread, every `LOOK_S` seconds; ``works`` is empty
+        afterwards.
 
         Raises:
             RuntimeError: One failed, did not end in time, or was lost by an interruption.

@@ -49,8 +49,17 @@ def plan(
     edges: Sequence[Edge] = (),
     sums: Sequence[int] = (SMALL_BYTES, MIDDLE_BYTES, LARGE_BYTES),
 ) -> list[Batch]:
-    """Return what ``rank`` of ``size`` runs; ``edges`` are the same list for all, ``sums`` bytes of
-    all-reduces."""
+    """Return what ``rank`` of ``size`` runs, batch by batch.
+
+    Args:
+        size: Ranks of the communicator.
+        rank: The one that asks.
+        edges: The planned sends between two ranks each; the same list, in the same order, on all ranks.
+        sums: The sizes of the all-reduces, in bytes; multiples of 4, since they are summed as float32.
+
+    Raises:
+        ValueError: An edge does not connect two ranks.
+    """
     for edge in edges:
         if not (0 <= edge.source < size and 0 <= edge.destination < size) or edge.source == edge.destination:
             raise ValueError(f"{edge} connects no two ranks of {size}")
@@ -72,7 +81,10 @@ def plan(
 
 
 def scratch_bytes(batches: Sequence[Batch], size: int) -> int:
-    """Return how many bytes the source, and as many the destination, of the largest call need."""
+    """Return how many bytes the source, and as many the destination, of the largest call need.
+
+    ``size``: ranks of the communicator; a gathered destination and a scattered source hold a share for each.
+    """
     shares = {"all_gather": size, "reduce_scatter": size}
     return max(
         (call.nbytes * shares.get(call.operation, 1) for batch in batches for call in batch), default=0

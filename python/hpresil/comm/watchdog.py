@@ -1,10 +1,10 @@
 """What torch's own NCCL watchdog has to be told so that a process outlives the loss of a peer.
 
-torch gives each NCCL process group a watchdog thread, and by default that ends the process when a collective
-fails: right for a job that is restarted as a whole, wrong for one that goes on in the same processes. The
-table says each variable with its reason; sources are torch's ProcessGroupNCCL.hpp and its page of environment
-variables. Read when a process group is made, so they belong into a worker's environment before torch makes
-one.
+torch gives each NCCL process group a watchdog thread, and by default that ends the process when a
+collective fails: right for a job that is restarted as a whole, wrong for one that goes on in the same
+processes. The table says each variable with its reason; sources are torch's ProcessGroupNCCL.hpp and its
+page of environment variables. They are read when a process group is made, so they belong into a worker's
+environment before that.
 
 What a user has set stays; `contradictions` says what of it takes recovery in place away. Pure.
 """

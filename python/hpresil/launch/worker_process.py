@@ -3,9 +3,9 @@
 Before the script imports anything, so that no second of its life is unwatched:
 
 1. the kernel is told to kill this process when the agent dies;
-2. the liveness page is held and the handlers of fatal signals are installed;
-3. Python's fault handler writes to the log;
-4. it shows once a second that its interpreter lock can be had, and answers a question for its stacks.
+2. the liveness page is held, the trace attached, and the handlers of fatal signals are installed, Python's
+   among them, which writes to the log (`runtime.presence`);
+3. it shows once a second that its interpreter lock can be had, and answers a question for its stacks.
 
 Then the script runs as `python script.py` would run it: same `sys.argv`, same `sys.path[0]`, as `__main__`,
 same exit status. An uncaught exception is written to the log between two marker lines, so that the terminal
@@ -18,7 +18,6 @@ With ``--no-python`` the program replaces this one; it is tied to the agent, but
 
 from __future__ import annotations
 
-import faulthandler
 import json
 import os
 import runpy
@@ -37,9 +36,8 @@ from hpresil.base.errors import HpresilError, JobStopped
 from hpresil.base.phases import PHASES
 from hpresil.launch import fork_server
 from hpresil.launch.marks import BEGIN_MARK, END_MARK
-from hpresil.native import Page, attach_spans, set_pdeathsig
-from hpresil.runtime import standing
-from hpresil.runtime.environment import adopt_page
+from hpresil.native import Page, set_pdeathsig
+from hpresil.runtime import presence
 
 IN_STEP = frozenset({"computing", "waiting", "applying", "tail", "restoring"})
 HERE = Path(__file__).resolve()
@@ -55,7 +53,8 @@ def main() -> None:
         tie_to_agent()  # a worker now, forked a moment ago
     if kind == "program":
         os.execvp(command[0], command)
-    page = hold_page()
+    page = presence.hold(os.environ)
+    spans.begin("import")
     try:
         run(kind, command)
     except SystemExit as leaving:
@@ -73,24 +72,6 @@ def tie_to_agent() -> None:
     set_pdeathsig(signal.SIGKILL)
     if os.getppid() != int(os.environ["HPRESIL_AGENT_PID"]):
         os.kill(os.getpid(), signal.SIGKILL)
-
-
-def hold_page() -> Page:
-    """Attach and hold the liveness page; from here on the agent hears of our end at once."""
-    trace_fd = os.environ["HPRESIL_TRACE_FD"]
-    for fd in (os.environ["HPRESIL_PAGE_FD"], trace_fd, *os.environ["HPRESIL_ARENA_FDS"].split(",")):
-        if fd:
-            os.set_inheritable(int(fd), False)
-    faulthandler.enable()  # before ours, which mark the page and then pass the signal on
-    page = Page.attach(int(os.environ["HPRESIL_PAGE_FD"]))
-    page.hold()
-    page.install_fatal_handlers()
-    standing.begin(page)
-    adopt_page(page)
-    spans.attach(int(trace_fd))
-    attach_spans(int(trace_fd))
-    spans.begin("import")
-    return page
 
 
 def run(kind: str, command: list[str]) -> None:

@@ -8,19 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hpresil.base import spans
 from hpresil.base.errors import ConfigError
-from hpresil.native import Page, attach_spans
-from hpresil.runtime import standing
+from hpresil.native import Page
+from hpresil.runtime import presence
 
 LOOPBACK = "127.0.0.1"
-_held: Page | None = None
-
-
-def adopt_page(page: Page) -> None:
-    """Use a liveness page that the launcher's start-up code has attached and holds already."""
-    global _held
-    _held = page
 
 
 @dataclass(frozen=True)
@@ -40,10 +32,11 @@ class Environment:
 
 
 def read(env: Mapping[str, str]) -> Environment:
-    """Read ``env``; attach and hold the liveness page unless that was done before.
+    """Read ``env``; hold the liveness page (`presence.hold`) unless that was done before. Main thread.
 
     Raises:
-        ConfigError: The variables contradict each other.
+        ConfigError: A variable is not a number, or names a descriptor that is not there.
+        NativeError: The page cannot be held.
     """
     socket = env.get("HPRESIL_SOCKET")
     try:
@@ -54,15 +47,9 @@ def read(env: Mapping[str, str]) -> Environment:
         raise ConfigError(
             f"a launcher variable is not a number ({error}): start workers with `hpresil run`"
         ) from None
-    page, address = _held, env.get("HPRESIL_NODE_ADDR", LOOPBACK)
-    if page is None and socket is not None and "HPRESIL_PAGE_FD" in env:
-        page = Page.attach(int(env["HPRESIL_PAGE_FD"]))
-        page.hold()
-        page.install_fatal_handlers()
-        standing.begin(page)
-        if "HPRESIL_TRACE_FD" in env:
-            spans.attach(int(env["HPRESIL_TRACE_FD"]))
-            attach_spans(int(env["HPRESIL_TRACE_FD"]))
+    page, address = presence.held(), env.get("HPRESIL_NODE_ADDR", LOOPBACK)
+    if page is None and socket is not None and presence.PAGE in env:
+        page = presence.hold(env)
     return Environment(
         worker=worker,
         socket=socket,

@@ -7,7 +7,9 @@ Frames survive a process only if something else holds their memory. Three places
 * files in a directory of ``/dev/shm``: there until they are removed. So that nothing is left behind, the
   directory of a torchrun agent is removed by whoever notices first that it is not needed any more: the last
   worker that closes its snapshots well; a small process (`keeper`) that waits for the agent's end, however it
-  ends; the next start of any job of this user, which removes directories of agents that are gone.
+  ends; the next start of any job of this user, which removes directories of agents that are gone. The keeper
+  also removes the empty directory around them, at whatever moment: a job that is just about to put its own
+  there makes it again (`files`).
 
 A frame must not be filled while its old writer is alive. The writer holds a lock, which the kernel gives back
 after the last thread of it has lost its memory.
@@ -36,12 +38,45 @@ LOCK_S = 60.0
 POLL_S = 0.01
 
 
+def files(directory: Path | None, rank: int, frames: int) -> FrameFiles | None:
+    """Return the frame files of a rank, in ``directory`` or that of the torchrun agent; None without either.
+
+    Another process that ends may remove a directory between its making and its first file; then it is made
+    again.
+
+    Args:
+        directory: Where the files are; made if it is not there.
+        rank: Whose they are.
+        frames: How many.
+
+    Raises:
+        ConfigError: The directory for torchrun's agents belongs to somebody else.
+        DeadlineExceeded: Another process, alive, has the files, or the directory is removed again and again.
+    """
+    deadline = time.monotonic() + LOCK_S
+    while True:
+        try:
+            if directory is not None:
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            where = of_torchrun() if directory is None else directory
+            return None if where is None else FrameFiles(where, rank, frames)
+        except FileNotFoundError as error:
+            if time.monotonic() > deadline:
+                raise DeadlineExceeded(
+                    f"the frames of rank {rank} have no directory: it was removed after each making for "
+                    f"{LOCK_S:g} s ({error}); end what removes it, or give another one"
+                ) from error
+            time.sleep(POLL_S)
+
+
 def of_torchrun(environment: Mapping[str, str] | None = None) -> Path | None:
-    """Return the directory for the frames of this torchrun agent's workers, made and kept; None without
-    torchrun.
+    """Return the directory for the frames of this torchrun agent's workers, made and kept.
+
+    None without torchrun.
 
     Raises:
         ConfigError: The directory belongs to somebody else.
+        FileNotFoundError: It, or the one around it, was removed just now by a job that ended.
     """
     environment = os.environ if environment is None else environment
     job = environment.get("TORCHELASTIC_RUN_ID")
@@ -57,9 +92,14 @@ def of_torchrun(environment: Mapping[str, str] | None = None) -> Path | None:
 
 
 def private(directory: Path) -> Path:
-    """Make a directory that only this user can look into; ConfigError if there is another one."""
+    """Make a directory, in one that is there, that only this user can look into.
+
+    Raises:
+        ConfigError: There is another one.
+        FileNotFoundError: The one around it is not there, or it was removed at once.
+    """
     with contextlib.suppress(FileExistsError):
-        directory.mkdir(mode=0o700, parents=True)
+        directory.mkdir(mode=0o700)
     status = directory.lstat()
     mine = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
     if not mine or stat.S_IMODE(status.st_mode) & 0o077:
@@ -96,14 +136,14 @@ def _namespace() -> int:
 
 
 class FrameFiles:
-    """The frame files of one rank in a directory, locked for this process.
+    """The frame files of one rank in a directory that is there, locked for this process; see `files`.
 
     Raises:
         DeadlineExceeded: Another process, alive, has them.
+        FileNotFoundError: The directory is gone.
     """
 
     def __init__(self, directory: Path, rank: int, frames: int) -> None:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
         self._lock_path = directory / f"rank-{rank}.lock"
         self._paths = [directory / f"rank-{rank}.frame-{number}" for number in range(frames)]
@@ -126,8 +166,7 @@ class FrameFiles:
                 if time.monotonic() > deadline:
                     raise DeadlineExceeded(
                         f"the frames of rank {rank} in {self._directory} have belonged to another process "
-                        f"for "
-                        f"{LOCK_S:g} s; end it, or give another directory"
+                        f"for {LOCK_S:g} s; end it, or give another directory"
                     ) from None
                 time.sleep(POLL_S)
 

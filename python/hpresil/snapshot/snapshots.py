@@ -80,13 +80,12 @@ class Snapshots:
         self._source = _source_of(objects)
         self._rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         count = frames if frames is not None else len(fds) or (2 if world == 1 else 3)
-        self._files = None
-        where = Path(directory) if directory is not None else None if fds else place.of_torchrun()
-        if where is not None:
-            self._files = place.FrameFiles(where, self._rank, count)
+        where = Path(directory) if directory is not None else None
+        self._files = None if fds else place.files(where, self._rank, count)
+        if self._files is not None:
             fds = self._files.fds
         self._threads = threads if threads is not None else max(1, min(4, (os.cpu_count() or 2) // 2))
-        self._frames = FrameSet(count if where or not fds else len(fds), fds, threads=max(1, self._threads))
+        self._frames = FrameSet(len(fds) or count, fds, threads=max(1, self._threads))
         self._frames.ready(self._frame_bytes(layout.plan(self._source.capture())))
         self._copier = native.Copier(self._threads, share)
         self._taking: _Taking | None = None

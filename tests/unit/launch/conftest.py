@@ -1,0 +1,17 @@
+"""How agents reach each other."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from hpresil.launch import ways
+
+
+@pytest.fixture(params=["memory", "network"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How nodes reach each other; over the network, each thinks that it is alone on its machine."""
+    if request.param == "network":
+        monkeypatch.setattr(ways, "this_machine", lambda: os.urandom(8).hex())
+    return str(request.param)
