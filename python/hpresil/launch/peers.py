@@ -14,7 +14,7 @@ from hpresil.launch.exchange import STALL_S, Exchange
 from hpresil.launch.taking import Taking
 from hpresil.membership.agent_messages import AgentJoined
 from hpresil.membership.door import Door, call
-from hpresil.membership.framing import read_message, write_message
+from hpresil.membership.framing import close_once, read_message, write_message
 from hpresil.membership.peer_messages import (
     ANSWERED,
     ASKED,
@@ -154,7 +154,7 @@ class Peers:
         except (TransferFailed, TimeoutError) as error:
             self._refusals.turn_away("peer", str(error) or "a slow one")
         finally:
-            writer.close()
+            close_once(writer)
 
 
 async def _call(address: str, credentials: Credentials) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

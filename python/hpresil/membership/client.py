@@ -18,7 +18,7 @@ import msgspec
 from hpresil.base.deadline import Deadline, now
 from hpresil.base.errors import TransferFailed
 from hpresil.membership.agent_messages import AgentJoined, Alive
-from hpresil.membership.framing import TO_AGENT, read_message, write_message
+from hpresil.membership.framing import TO_AGENT, close_once, read_message, write_message
 from hpresil.membership.messages import FromAgent, ToAgent
 
 log = logging.getLogger(__name__)
@@ -157,7 +157,7 @@ class Client:
         """Close the connection once everything that was said has gone out, within a second."""
         if self._writer is None:
             return
-        self._writer.close()
+        close_once(self._writer)
         try:
             async with asyncio.timeout(CLOSE_S):
                 await self._writer.wait_closed()

@@ -20,7 +20,7 @@ from hpresil.base.errors import TransferFailed
 from hpresil.base.version import VERSION
 from hpresil.membership import endpoint
 from hpresil.membership.door import Door
-from hpresil.membership.framing import FROM_AGENT, read_message, write_message
+from hpresil.membership.framing import FROM_AGENT, close_once, read_message, write_message
 from hpresil.membership.messages import AgentJoined, FromAgent, Rejected, ToAgent
 from hpresil.membership.refusals import Refusals
 from hpresil.membership.tls import Credentials
@@ -182,7 +182,7 @@ class Connections:
         finally:
             if node is not None and self._agents.get(node) is writer:
                 self._hang_up(node, why)
-            writer.close()
+            close_once(writer)
             with contextlib.suppress(OSError):
                 async with asyncio.timeout(CLOSE_S):
                     await writer.wait_closed()

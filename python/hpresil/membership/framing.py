@@ -97,6 +97,16 @@ async def read_message(reader: asyncio.StreamReader, direction: Direction[M]) ->
     return direction.decode(body)
 
 
+def close_once(writer: asyncio.StreamWriter) -> None:
+    """Close a connection when what was written has gone out; nothing if it is closed or aborted already.
+
+    Python 3.11.2 (Debian 12) forgets what a TLS transport belongs to when it is closed a second time, and
+    then every later call on it fails, `abort` too.
+    """
+    if not writer.is_closing():
+        writer.close()
+
+
 def write_message(writer: asyncio.StreamWriter, message: Message) -> None:
     """Queue ``message`` for sending; does not wait."""
     writer.write(encode(message))
