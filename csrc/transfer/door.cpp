@@ -190,8 +190,8 @@ void Door::judge(Place stranger) {
   }
   make_blocking(stranger->socket.get());
   Visitor visitor{std::move(stranger->socket), stranger->handshake, stranger->local};
-  strangers_.erase(stranger);
   welcome_(std::move(visitor));
+  strangers_.erase(stranger);  // last: whoever catches an error of the line above turns it away
 }
 
 void Door::turn_away(Place stranger, const char* reason) {

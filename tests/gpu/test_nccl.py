@@ -83,8 +83,9 @@ def test_the_device_steps_only_with_every_vote(pool) -> None:
 
 def test_a_graph_with_a_sum_is_captured_again_in_the_next_generation(pool) -> None:
     first, second = float(sum(range(SIZE))), float(sum(range(SIZE)) + SIZE)
-    for sums, dropped, closed in ran(pool, graph_here):
+    for sums, doubled, dropped, closed in ran(pool, graph_here):
         assert sums == [[first]] * 3 + [[second]] * 3
+        assert doubled == [[2 * first], [2 * second]]
         assert (dropped, closed) == ([1, 1], [True, True])
 
 

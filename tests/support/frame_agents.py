@@ -20,7 +20,8 @@ from hpresil.membership.refusals import Refusals
 HOST = "127.0.0.1"
 OURS = tls.from_secret(b"the secret of this job, 32 bytes")
 KEY = b"the frames' key, also 32 bytes.."
-WAIT_S = 1.0
+WAIT_S = 30.0
+SHORT_S = 1.0  # for those who wait for its end
 WISH = Fetch(node="b", generation=2, version=7, stored=False)
 
 
@@ -38,7 +39,7 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
 class Node:
     """One agent's memory, door and engine; frame 0 holds ``content``."""
 
-    def __init__(self, content: bytes, version: int, door: Path) -> None:
+    def __init__(self, content: bytes, version: int, door: Path, wait_s: float) -> None:
         self.arenas, self.refusals = Arenas(), Refusals()
         self.content, self.version = content, version
         self.held: list[int] = []
@@ -48,9 +49,9 @@ class Node:
             self._hold,
             lambda held, node: self.released.append((held, node)),
         )
-        self.exchange = Exchange(self.arenas, book, self.refusals, WAIT_S, host=HOST, socket=door)
-        self.taking = Taking(self.arenas, self.exchange, WAIT_S)
-        self.peers = Peers(OURS, self.refusals, self.exchange, self.taking, wait_s=WAIT_S)
+        self.exchange = Exchange(self.arenas, book, self.refusals, wait_s, host=HOST, socket=door)
+        self.taking = Taking(self.arenas, self.exchange, wait_s)
+        self.peers = Peers(OURS, self.refusals, self.exchange, self.taking, wait_s=wait_s)
         self.address = ""
 
     def _hold(self, frame: int, version: int) -> int:
@@ -83,8 +84,10 @@ async def nodes(directory: Path) -> AsyncIterator[Made]:
     async with AsyncExitStack() as stack:
         made: list[Node] = []
 
-        async def make(content: bytes = b"", version: int = 7, key: bytes = KEY) -> Node:
-            one = Node(content, version, directory / f"frames-{len(made)}")
+        async def make(
+            content: bytes = b"", version: int = 7, key: bytes = KEY, wait_s: float = WAIT_S
+        ) -> Node:
+            one = Node(content, version, directory / f"frames-{len(made)}", wait_s)
             stack.callback(one.arenas.close)
             stack.push_async_callback(one.peers.close)
             await one.open(key)

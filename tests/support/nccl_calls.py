@@ -167,18 +167,20 @@ def graph_here(here, rank, size, generation):
     def work():
         raw = memory["values"].view(torch.uint8)
         memory["communicator"].enqueue([[Operation("all_reduce", raw, raw)]], "a sum in a graph", LONG_S)
+        return memory["values"] * 2
 
     graphs.add("sum", work)
-    sums, dropped, closed = [], [], []
+    sums, dropped, closed, doubled = [], [], [], []
     for turn in range(2):
         _, device, (built,) = build(here, rank, size, generation + turn, ["dp"])
         memory.update(communicator=built, values=torch.ones(1000, device=device))
         total(built, 1)  # connects, which a capture does not allow
         for _ in range(3):
             memory["values"].fill_(rank + turn)
-            graphs.replay("sum")
+            made = graphs.replay("sum")
             torch.cuda.synchronize()
             sums.append(memory["values"].unique().tolist())
+        doubled.append(made)  # lives on while the next generation captures
         dropped.append(graphs.drop())
         closed.append(built.close(LONG_S))
-    return sums, dropped, closed
+    return sums, [made.unique().tolist() for made in doubled], dropped, closed

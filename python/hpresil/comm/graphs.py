@@ -45,12 +45,12 @@ class CollectiveGraphs:
     """Work by name, and its graphs in this generation. One thread, one device, one stream.
 
     Args:
-        capture: Captures what the work enqueues, without running it; default: `torch.cuda.graph`, the graphs
-            of all generations in one pool of memory.
+        capture: Captures what the work enqueues, without running it; default: `torch.cuda.graph`, with memory
+            of its own for each graph.
     """
 
     def __init__(self, capture: Capture | None = None) -> None:
-        self._capture = capture or _CudaCapture()
+        self._capture = capture or _captured
         self._kept: dict[str, _Kept] = {}
 
     def add(self, name: str, work: Callable[[], Any]) -> None:
@@ -70,7 +70,8 @@ class CollectiveGraphs:
     def replay(self, name: str) -> Any:
         """Enqueue the work as a graph and return what it returned when it was captured.
 
-        Tensors in that were allocated during the capture, so they are others after a `drop`.
+        Tensors in that were allocated during the capture. After a `drop` they are others, and those of before
+        keep their memory as long as somebody has them.
 
         Raises:
             UsageError: There is no such work.
@@ -88,23 +89,27 @@ class CollectiveGraphs:
         """Let all graphs go and return how many there were; before communicators they use are closed.
 
         Waits for nothing: a replay under way must have ended or its communicators have been given up.
+
+        Raises:
+            RuntimeError: The first error of CUDA, once all were tried; none is replayed again in any case.
         """
-        dropped = 0
+        dropped, errors = 0, []
         for kept in self._kept.values():
             graph, kept.graph, kept.made = kept.graph, None, None
             if graph is not None:
-                graph.reset()
                 dropped += 1
+                try:
+                    graph.reset()
+                except RuntimeError as error:
+                    errors.append(error)
+        if errors:
+            raise errors[0]
         return dropped
 
 
-class _CudaCapture:
-    def __init__(self) -> None:
-        self._pool: Any = None
-
-    def __call__(self, work: Callable[[], Any]) -> tuple[Graph, Any]:
-        self._pool = self._pool or torch.cuda.graph_pool_handle()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            made = work()
-        return graph, made
+def _captured(work: Callable[[], Any]) -> tuple[Graph, Any]:
+    # A pool of its own: one whose last graph is gone takes no other as long as any tensor of it lives.
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        made = work()
+    return graph, made

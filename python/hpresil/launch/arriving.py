@@ -63,7 +63,10 @@ class Arriving:
         body = os.pread(self._fd, self._header.manifest_bytes, self._header.manifest_offset)
         if native.crc32c(body) != self._header.manifest_crc:
             return []
-        rows = msgspec.msgpack.decode(body, type=preface.Manifest).tensors
+        try:
+            rows = msgspec.msgpack.decode(body, type=preface.Manifest).tensors
+        except msgspec.MsgspecError:
+            return []
         ends = [row.offset + row.nbytes for row in rows]
         return ends if ends == sorted(ends) else []
 

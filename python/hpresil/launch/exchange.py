@@ -39,13 +39,8 @@ log = logging.getLogger(__name__)
 JOB = "frames"
 STALL_S = 10.0
 PING_S = 1.0
-LOOK_S = 0.004
 PROBE_S = 5.0
-GRACE_S = 2.0
-APPEAR_S = 2.0
-"""How long to wait for a holder that is about to have the frame, before the next one is asked."""
 WAIT_S = 5.0
-LINGER_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -66,9 +61,9 @@ class Book:
 
 @dataclass
 class _Offer:
-    """A frame that is offered to the engine: its number there, and who is taking it, first come first."""
+    """A frame that is offered: to which engine, its number there, and who is taking it, first come first."""
 
-    frame: int
+    engine: transfer.FrameServer
     number: int
     takers: list[Holder]
 
@@ -99,7 +94,7 @@ class Exchange:
         self._settings = transfer.ServerSettings(host=host, unix_path=str(socket), stall_s=STALL_S)
         self._ready: dict[tuple[int, int], int] = {}
         self._change = asyncio.Condition()
-        self._offers: dict[tuple[int, int], _Offer] = {}
+        self._offers: dict[tuple[int, int, int], _Offer] = {}  # by generation, version, frame
         self.key = b""
         self.engine: transfer.FrameServer | None = None
         self.here = Holder()
@@ -167,8 +162,9 @@ class Exchange:
 
     async def give(self, wish: Fetch, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer a request: the frame is kept and offered until the other agent hangs up or falls silent."""
-        offered = self._offers.get((wish.generation, wish.version))
-        frame = offered.frame if offered is not None else await self._frame_for(wish)
+        frame = self._frame_offered(wish)
+        if frame < 0:
+            frame = await self._frame_for(wish)
         held = self._book.hold(frame, wish.version) if frame >= 0 and self.engine is not None else -1
         if held < 0:
             error = f"version {wish.version} is not here for generation {wish.generation}"
@@ -185,6 +181,10 @@ class Exchange:
         finally:
             self._book.release(held, wish.node)
 
+    def _frame_offered(self, wish: Fetch) -> int:
+        asked = (wish.generation, wish.version)
+        return next((frame for *offered, frame in self._offers if tuple(offered) == asked), -1)
+
     async def _frame_for(self, wish: Fetch) -> int:
         if wish.stored:
             return self._book.stored(wish.version)
@@ -200,22 +200,24 @@ class Exchange:
     async def _offered(self, wish: Fetch, frame: int) -> AsyncIterator[tuple[Holder, ...]]:
         """Offer a frame to the engine while anybody takes it; gives who has it, the nearest first."""
         assert self.engine is not None
+        engine, key = self.engine, (wish.generation, wish.version, frame)
         mapping = await self._arenas.mapping(frame)
-        engine, key = self.engine, (wish.generation, wish.version)
         if key not in self._offers:
             fd, rest = self._arenas.fds[frame], self._arenas.used[frame] - HEADER_BYTES
-            number = engine.offer(*key, fd, rest, begin=HEADER_BYTES, mapping=mapping)
-            self._offers[key] = _Offer(frame, number, [])
+            number = engine.offer(*key[:2], fd, rest, begin=HEADER_BYTES, mapping=mapping)
+            self._offers[key] = _Offer(engine, number, [])
         offer = self._offers[key]
-        before = offer.takers[-1:]
+        others = [
+            taker for taker in offer.takers if taker != wish.holder
+        ]  # it may have come before and broken off
         offer.takers.append(wish.holder)
         try:
-            yield (*before, self.here)
+            yield (*others[-1:], self.here)
         finally:
             offer.takers.remove(wish.holder)
             if not offer.takers and self._offers.get(key) is offer:
                 del self._offers[key]
-                await surely(self.withdraw(offer.number))
+                await surely(withdraw(engine, offer.number))
 
     async def _until_it_hangs_up(self, reader: asyncio.StreamReader) -> None:
         while True:
@@ -223,8 +225,8 @@ class Exchange:
                 if await read_message(reader, ASKED) is None:
                     return
 
-    async def withdraw(self, offer: int) -> None:
-        """Return once nobody reads an offer any more: its connections are cut, so this is soon."""
-        engine = self.engine
-        while engine is not None and not await asyncio.to_thread(engine.withdraw, offer, WAIT_S):
-            log.warning("offer %d of a frame is withdrawn and still read", offer)
+
+async def withdraw(engine: transfer.FrameServer, offer: int) -> None:
+    """Return once nobody reads an offer any more: its connections are cut, so this is soon."""
+    while not await asyncio.to_thread(engine.withdraw, offer, WAIT_S):
+        log.warning("offer %d of a frame is withdrawn and still read", offer)

@@ -19,7 +19,7 @@ from hpresil.base.errors import TransferFailed
 from hpresil.base.tasks import surely
 from hpresil.launch import ways
 from hpresil.launch.arriving import Arriving
-from hpresil.launch.exchange import JOB, PING_S, STALL_S, WAIT_S, Exchange
+from hpresil.launch.exchange import JOB, PING_S, STALL_S, WAIT_S, Exchange, withdraw
 from hpresil.launch.memory import Arenas
 from hpresil.membership.framing import read_message, write_message
 from hpresil.membership.peer_messages import ANSWERED, Coming, Fetch, Ping
@@ -51,7 +51,8 @@ class Taking:
 
     def __init__(self, arenas: Arenas, exchange: Exchange, wait_s: float) -> None:
         self._arenas, self._exchange, self._wait_s = arenas, exchange, wait_s
-        self._passing: dict[int, int] = {}  # by frame, the offer of what is arriving or has just arrived
+        # By frame, the offer of what is arriving or has just arrived, and where it was made.
+        self._passing: dict[int, tuple[transfer.FrameServer, int]] = {}
         self.bytes_received = 0
 
     async def take(
@@ -89,18 +90,17 @@ class Taking:
 
     async def pass_on(self, frame: int) -> None:
         """Return once nobody takes from here what was brought into ``frame``; it must not change before."""
-        engine, offer = self._exchange.engine, self._passing.get(frame)
+        passing = self._passing.get(frame)
         try:
-            while engine is not None and offer is not None and engine.takers(offer):
+            while passing is not None and passing[0].takers(passing[1]):
                 await asyncio.sleep(LINGER_S)
         finally:
             await self.drop(frame)
 
     async def drop(self, frame: int) -> None:
         """Cut off who takes from here what was brought into ``frame``; afterwards it may change."""
-        engine, offer = self._exchange.engine, self._passing.pop(frame, None)
-        if engine is not None and offer is not None:
-            await surely(self._exchange.withdraw(offer))
+        if (passing := self._passing.pop(frame, None)) is not None:
+            await surely(withdraw(*passing))
 
     async def _bring(
         self, wish: Fetch, frame: int, coming: Coming, arriving: Arriving, reader: asyncio.StreamReader
@@ -108,8 +108,8 @@ class Taking:
         """Fetch all but the first page; nothing writes into the frame once this is over."""
         fetch = await self._begin(wish, frame, coming)
         try:
-            if self._exchange.engine is not None:
-                self._passing[frame] = self._exchange.engine.offer_arriving(fetch)
+            if (engine := self._exchange.engine) is not None:
+                self._passing[frame] = engine, engine.offer_arriving(fetch)
             await self._follow(fetch, arriving, reader)
         finally:
             await surely(_end(fetch))

@@ -110,14 +110,24 @@ def private(directory: Path) -> Path:
 
 
 def keep(directory: Path, agent: int) -> None:
-    """Start the process that removes ``directory`` when ``agent`` has ended; at once over if there is one."""
-    subprocess.Popen(
-        [sys.executable, "-I", "-S", keeper.__file__, str(directory), str(agent)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    """Start the process that removes ``directory`` when ``agent`` has ended; at once over if there is one.
+
+    Raises:
+        ConfigError: This interpreter cannot be started any more.
+    """
+    try:
+        subprocess.Popen(
+            [sys.executable, "-I", "-S", keeper.__file__, str(directory), str(agent)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"nothing would remove {directory}: {sys.executable!r} cannot be started ({error.strerror}); "
+            "mend it, or give a directory of your own"
+        ) from error
 
 
 def sweep(home: Path) -> None:

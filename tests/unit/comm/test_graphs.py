@@ -17,6 +17,8 @@ class ScriptedGraph:
     def reset(self):
         self.gone = True
         self.log.append(("reset", self.communicator))
+        if self.communicator == "lost":
+            raise RuntimeError("an illegal memory access was encountered")
 
 
 class World:
@@ -67,6 +69,20 @@ def test_a_capture_that_fails_leaves_no_graph_and_is_tried_again() -> None:
     assert world.graphs.drop() == 0
     world.graphs.replay("sum")
     assert world.log[-1] == ("replay", "dp of 1")
+
+
+def test_all_graphs_go_although_one_meets_an_error() -> None:
+    world = World()
+    for name in ("a", "b"):
+        world.graphs.add(name, world.work)
+    world.communicator = "lost"
+    world.graphs.replay("a")
+    world.communicator = "dp of 1"
+    world.graphs.replay("b")
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        world.graphs.drop()
+    assert world.log[-2:] == [("reset", "lost"), ("reset", "dp of 1")]
+    assert world.graphs.drop() == 0
 
 
 def test_names_are_unique_and_known() -> None:

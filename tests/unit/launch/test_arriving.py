@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -81,6 +83,19 @@ def test_a_manifest_that_is_damaged_lets_nobody_read_early(fd: int) -> None:
     arriving = Arriving(fd, CONTENT[:HEADER_BYTES])
     bring(fd, NBYTES)
     os.pwrite(fd, b"\xff", HEADER_BYTES + 20)
+    arriving.came(NBYTES - 1)
+    with pytest.raises(TransferFailed):
+        reader.Frame(fd, whole=False)
+
+
+def test_a_manifest_that_says_nothing_lets_nobody_read_early(fd: int) -> None:
+    header = preface.parse_header(CONTENT[:HEADER_BYTES], NBYTES, native.crc32c)
+    nonsense = b"\xc1" * header.manifest_bytes
+    page = dataclasses.replace(header, manifest_crc=native.crc32c(nonsense)).packed()
+    seal = struct.pack("<Q", preface.seal_word(native.crc32c(page)))
+    arriving = Arriving(fd, page + seal + CONTENT[len(page) + len(seal) : HEADER_BYTES])
+    bring(fd, NBYTES)
+    os.pwrite(fd, nonsense, HEADER_BYTES)
     arriving.came(NBYTES - 1)
     with pytest.raises(TransferFailed):
         reader.Frame(fd, whole=False)

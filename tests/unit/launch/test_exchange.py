@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
-from frame_agents import WISH, nodes, run, until
+from frame_agents import HOST, OURS, WISH, nodes, run, until
 from frame_bytes import LEAST, frame_of
 from hpresil import native
-from hpresil.launch import ways
+from hpresil.launch import taking, ways
+from hpresil.membership.door import call
+from hpresil.membership.framing import read_message, write_message
+from hpresil.membership.peer_messages import ANSWERED, Coming, Fetch, Holder
 from hpresil.snapshot import preface
 from hpresil.snapshot.preface import HEADER_BYTES
 
@@ -92,9 +96,19 @@ def test_of_several_each_takes_from_the_one_before(tmp_path: Path, monkeypatch: 
     async def scenario() -> None:
         async with nodes(tmp_path) as make:
             source = await make(content)
+            asked, give = [], source.exchange.give
+
+            async def asked_first(wish: Fetch, *streams: Any) -> None:
+                asked.append(wish.node)
+                await give(wish, *streams)
+
+            monkeypatch.setattr(source.exchange, "give", asked_first)
+            monkeypatch.setattr(
+                taking, "APPEAR_S", 20.0
+            )  # each finds the one before, however busy the machine is
             takers = [await make() for _ in range(3)]
             fetches = [asyncio.create_task(t.fetch(source.address, 0, f"n{i}")) for i, t in enumerate(takers)]
-            await asyncio.sleep(0.3)  # all ask before there is anything
+            await until(lambda: len(asked) == 3)  # before there is anything
             await source.exchange.ready(2, 7, 0)
             await asyncio.gather(*fetches)
             await asyncio.gather(*(taker.taking.pass_on(0) for taker in takers))
@@ -106,6 +120,33 @@ def test_of_several_each_takes_from_the_one_before(tmp_path: Path, monkeypatch: 
             assert sent < 2 * len(content), "the source sent it to more than one"
             await until(lambda: len(source.released) == 3)
             assert {node for _, node in source.released} == {"n0", "n1", "n2"}
+
+    run(scenario)
+
+
+def test_who_comes_again_is_not_sent_to_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ways, "this_machine", lambda: os.urandom(8).hex())
+
+    async def answer(address: str, here: Holder) -> tuple[Coming, asyncio.StreamWriter]:
+        host, _, port = address.rpartition(":")
+        reader, writer = await call(host, int(port), OURS, 5)
+        write_message(writer, Fetch(node="n", generation=2, version=7, stored=False, holder=here))
+        coming = await read_message(reader, ANSWERED)
+        assert isinstance(coming, Coming)
+        return coming, writer
+
+    async def scenario() -> None:
+        async with nodes(tmp_path) as make:
+            source = await make(frame_of(20_000))
+            await source.exchange.ready(2, 7, 0)
+            one, other = (Holder(host=HOST, port=port) for port in (1, 2))
+            asking = [await answer(source.address, here) for here in (other, one, one)]
+            ways_told = [coming.holders[:-1] for coming, _ in asking]
+            assert ways_told == [(), (other,), (other,)]
+            assert all(coming.holders[-1] == source.exchange.here for coming, _ in asking)
+            for _, writer in asking:
+                writer.transport.abort()
+            await until(lambda: len(source.released) == 3)
 
     run(scenario)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from frame_agents import HOST, KEY, OURS, WISH, liar, nodes, run, until
+from frame_agents import HOST, KEY, OURS, SHORT_S, WISH, liar, nodes, run, until
 from frame_bytes import LEAST, frame_of
 from hpresil import native
 from hpresil.base.errors import NativeError, TransferFailed
@@ -25,7 +25,8 @@ from hpresil.snapshot.preface import HEADER_BYTES
 def test_a_version_that_is_not_there_is_an_error_that_names_it(way: str, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with nodes(tmp_path) as make:
-            source, newcomer = await make(frame_of(20_000, version=8), version=8), await make()
+            source = await make(frame_of(20_000, version=8), version=8, wait_s=SHORT_S)
+            newcomer = await make()
             with pytest.raises(TransferFailed, match="version 7 is not here for generation 2"):
                 await newcomer.fetch(source.address, 0)  # never offered
             await source.exchange.ready(2, 7, 0)  # the frame has been filled again since
@@ -41,7 +42,8 @@ def test_a_version_that_is_not_there_is_an_error_that_names_it(way: str, tmp_pat
 def test_who_does_not_know_the_key_gets_nothing_and_is_counted(way: str, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with nodes(tmp_path) as make:
-            source, stranger = await make(frame_of(9 << 20)), await make(frame_of(20_000), key=b"?" * 32)
+            source = await make(frame_of(9 << 20))
+            stranger = await make(frame_of(20_000), key=b"?" * 32, wait_s=SHORT_S)
             await source.exchange.ready(2, 7, 0)
             watching = asyncio.create_task(source.exchange.watch())
             with pytest.raises(TransferFailed):
@@ -88,7 +90,7 @@ def test_a_source_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pyt
 
     async def scenario() -> None:
         async with nodes(tmp_path) as make, liar(mute) as silent:
-            newcomer = await make()
+            newcomer = await make(wait_s=SHORT_S)
             with pytest.raises(TransferFailed, match="no answer in time"):
                 await newcomer.fetch(silent, 0)
 
@@ -174,7 +176,7 @@ def test_who_takes_on_a_frame_that_will_not_be_whole_is_cut_off_at_once(
                 source = transfer.Source("hop", (transfer.Route(HOST, hop.exchange.here.port),))
                 taker = transfer.Fetch(
                     KEY, module.JOB, 2, 7, target.fds[0], len(content) - HEADER_BYTES, [source],
-                    begin=HEADER_BYTES, settings=transfer.FetchSettings(appear_s=5.0),
+                    begin=HEADER_BYTES, settings=transfer.FetchSettings(appear_s=20.0),
                 )  # fmt: skip
                 with pytest.raises(TransferFailed, match="the source is gone"):
                     await bringing
