@@ -132,10 +132,10 @@ def test_a_directory_that_is_removed_again_and_again_is_an_error_in_the_end(torc
     assert len(fired) > 1
 
 
-def test_an_interpreter_that_is_gone_is_said_at_once(torchrun, monkeypatch):
+def test_an_interpreter_that_is_gone_is_said_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(ConfigError, match="'/nowhere/python' cannot be started"):
-        place.files(None, 0, 2)
+        place.keep(tmp_path, os.getpid())
 
 
 def test_jobs_that_begin_and_end_at_once_do_not_disturb_each_other(torchrun):
