@@ -15,6 +15,7 @@ By hand: ``python -m hpresil.launch.device_holder --device 0 --socket DIRECTORY/
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import select
@@ -31,11 +32,12 @@ from hpresil import native
 from hpresil.base.deadline import now
 from hpresil.base.errors import ConfigError, HpresilError, NativeError, TransferFailed
 from hpresil.launch.held_book import Book, NotGranted, Tenant
+from hpresil.launch.holder_socket import HolderSocket, clear
 from hpresil.membership import endpoint
 from hpresil.membership.refusals import Refusals
 from hpresil.membership.worker_messages import Message
 from hpresil.snapshot import held_messages as m
-from hpresil.snapshot.held_place import identity, packed
+from hpresil.snapshot.held_place import identity
 
 log = logging.getLogger(__name__)
 MAX_VISITORS = 64
@@ -70,21 +72,20 @@ class DeviceHolder:
     def __init__(self, path: Path, device: int, most_bytes: int = 0) -> None:
         try:
             self._identity = identity(device)
-            native.HeldMemory(device, 1)  # so that a device which cannot do it is found out now
+            # A device which cannot do it is found out now, and how much the least of it takes.
+            unit = native.HeldMemory(device, 1).allocated_bytes
         except NativeError as error:
             raise ConfigError(f"memory of device {device} cannot be held: {error}") from error
         if not most_bytes:
             host = device == native.HOST_DEVICE
             most_bytes = HOST_BYTES if host else native.cuda_devices()[device]["memory_bytes"]
         self.refusals = Refusals()
-        self._book = Book(partial(native.HeldMemory, device), most_bytes)
-        self._path = path
+        self._book = Book(partial(native.HeldMemory, device), most_bytes, unit)
         self._visitors: set[_Visitor] = set()
         self._pidfds: dict[int, int] = {}
         self._selector = selectors.DefaultSelector()
-        _clear(path)
-        self._listening = endpoint.listening_socket(path, kind=socket.SOCK_SEQPACKET)
-        self._selector.register(self._listening, selectors.EVENT_READ, self._accept)
+        self._listening = HolderSocket(path)
+        self._selector.register(self._listening.sock, selectors.EVENT_READ, self._accept)
 
     def look(self, timeout_s: float = LOOK_S) -> None:
         """Answer whoever has said something, once one has or ``timeout_s`` is over."""
@@ -101,11 +102,10 @@ class DeviceHolder:
             os.close(pidfd)
         self._selector.close()
         self._listening.close()
-        self._path.unlink(missing_ok=True)
 
     def _accept(self) -> None:
         try:
-            sock, _ = self._listening.accept()
+            sock, _ = self._listening.sock.accept()
         except OSError:
             return  # it has gone away again
         sock.setblocking(False)
@@ -151,47 +151,43 @@ class DeviceHolder:
         except TransferFailed as error:
             return self._turn_away(visitor, "garbage", str(error))
         try:
-            answer, memory = self._granted(visitor, request)
+            answer, fds = self._granted(visitor, request)
         except NotGranted as error:
-            answer, memory = error.answer, None
+            answer, fds = error.answer, []
         except NativeError as error:
-            answer, memory = m.Denied(kind="device", why=str(error)), None
-        self._answer(visitor, answer, memory)
+            answer, fds = m.Denied(kind="device", why=str(error)), []
+        self._answer(visitor, answer, fds)
 
-    def _granted(self, visitor: _Visitor, request: m.Request) -> tuple[Message, native.HeldMemory | None]:
+    def _granted(self, visitor: _Visitor, request: m.Request) -> tuple[Message, list[int]]:
+        """Return the answer and the descriptors that go with it. Whatever it raises, nothing has changed."""
         if isinstance(request, m.Look):
-            return m.Rows(rows=self._book.rows()), None
+            return m.Rows(rows=self._book.rows()), []
         if isinstance(request, m.Attach):
             if visitor.tenant is not None:
                 raise NotGranted("misuse", "this connection has a place already")
             tenant = Tenant(visitor.process, request.place, request.generation)
             self._book.attach(tenant)
             visitor.tenant = tenant
-            return m.Welcome(device=self._identity), None
+            return m.Welcome(device=self._identity), []
         if visitor.tenant is None:
             raise NotGranted("misuse", "a place comes first")
         if isinstance(request, m.Allocate):
-            row, memory = self._book.allocate(visitor.tenant, request.name, request.nbytes)
-            return m.Passed(row=row), memory
+            row, fd = self._book.allocate(visitor.tenant, request.name, request.nbytes)
+            return m.Passed(row=row), [fd]
         if isinstance(request, m.Open):
-            row, memory = self._book.open(visitor.tenant, request.name)
-            return m.Passed(row=row), memory
+            row, fd = self._book.open(visitor.tenant, request.name)
+            return m.Passed(row=row), [fd]
         if isinstance(request, m.Change):
             self._book.change(visitor.tenant, request.names)
         elif isinstance(request, m.Seal):
             self._book.seal(visitor.tenant, request.version, request.sums)
         else:
             self._book.drop(visitor.tenant, request.name)
-        return m.Done(), None
+        return m.Done(), []
 
-    def _answer(self, visitor: _Visitor, answer: Message, memory: native.HeldMemory | None) -> None:
-        fds = []
+    def _answer(self, visitor: _Visitor, answer: Message, fds: list[int]) -> None:
         try:
-            if memory is not None:
-                fds.append(memory.export_fd())
-            socket.send_fds(visitor.sock, [packed(answer)], fds)
-        except NativeError as error:
-            self._answer(visitor, m.Denied(kind="device", why=str(error)), None)
+            socket.send_fds(visitor.sock, [m.packed(answer)], fds)
         except OSError as error:
             self._turn_away(visitor, "does not read", f"process {visitor.process}: {error.strerror}")
         finally:
@@ -210,18 +206,6 @@ class DeviceHolder:
             visitor.sock.close()
 
 
-def _clear(path: Path) -> None:
-    """Remove the socket of a holder that was killed."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as trial:
-        try:
-            trial.connect(str(path))
-        except ConnectionRefusedError:
-            return path.unlink()
-        except FileNotFoundError:
-            return
-    raise ConfigError(f"there is a device holder at {path}; end it, or choose another socket")
-
-
 @dataclass
 class HolderProcess:
     """A device holder that was started from here."""
@@ -237,7 +221,8 @@ class HolderProcess:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(ConfigError):  # another one listens there by now
+            clear(self.path)
 
 
 def start(path: Path, device: int, most_bytes: int = 0) -> HolderProcess:

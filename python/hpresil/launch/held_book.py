@@ -57,11 +57,12 @@ class Book:
 
     Args:
         make: Allocates device memory of so many bytes; raises NativeError.
-        most_bytes: How much may be held at once.
+        most_bytes: How much may be held at once, as it is allocated.
+        unit: What an allocation is rounded up to a multiple of, in bytes.
     """
 
-    def __init__(self, make: Callable[[int], HeldMemory], most_bytes: int) -> None:
-        self._make, self._most_bytes = make, most_bytes
+    def __init__(self, make: Callable[[int], HeldMemory], most_bytes: int, unit: int) -> None:
+        self._make, self._most_bytes, self._unit = make, most_bytes, unit
         self._homes: dict[int, _Home] = {}
 
     def attach(self, tenant: Tenant) -> None:
@@ -81,8 +82,8 @@ class Book:
                 if not home.held:
                     del self._homes[place]
 
-    def allocate(self, tenant: Tenant, name: str, nbytes: int) -> tuple[Row, HeldMemory]:
-        """Make memory under a new name."""
+    def allocate(self, tenant: Tenant, name: str, nbytes: int) -> tuple[Row, int]:
+        """Make memory under a new name; answers as `open`."""
         home = self._home(tenant)
         everything = [held for one in self._homes.values() for held in one.held.values()]
         if name in home.held:
@@ -90,17 +91,23 @@ class Book:
         if len(everything) >= MAX_ALLOCATIONS:
             raise NotGranted("room", f"there are {MAX_ALLOCATIONS} allocations; let tensors share one")
         used = sum(held.memory.allocated_bytes for held in everything)
-        if used + nbytes > self._most_bytes:
+        takes = -(-nbytes // self._unit) * self._unit
+        if used + takes > self._most_bytes:
             raise NotGranted(
-                "room", f"{used} of {self._most_bytes} bytes are held, {nbytes} more are too many"
+                "room", f"{used} of {self._most_bytes} bytes are held, {takes} more are too many"
             )
-        home.held[name] = _Held(self._make(nbytes), nbytes)
-        return self.open(tenant, name)
+        held = _Held(self._make(nbytes), nbytes)
+        fd = held.memory.export_fd()  # memory that cannot be passed on is not entered
+        home.held[name] = held
+        return _row(tenant.place, name, held), fd
 
-    def open(self, tenant: Tenant, name: str) -> tuple[Row, HeldMemory]:
-        """Return what is known of an allocation, and its memory."""
+    def open(self, tenant: Tenant, name: str) -> tuple[Row, int]:
+        """Return what is known of an allocation, and a new descriptor, which the caller closes.
+
+        Raises NativeError if the device does not pass it on.
+        """
         (held,) = self._named(tenant, [name])
-        return _row(tenant.place, name, held), held.memory
+        return _row(tenant.place, name, held), held.memory.export_fd()
 
     def change(self, tenant: Tenant, names: Iterable[str]) -> None:
         """Nothing of these is whole from here on."""

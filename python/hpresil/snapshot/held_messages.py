@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Union
 
 import msgspec
 
+from hpresil.base.errors import TransferFailed, UsageError
 from hpresil.membership.framing import Direction
 from hpresil.membership.worker_messages import Message
 
@@ -113,3 +114,25 @@ Answer = Union[Welcome, Done, Passed, Rows, Denied]
 
 TO_HOLDER: Direction[Request] = Direction("worker to device holder", Request, MAX_MESSAGE_BYTES)
 FROM_HOLDER: Direction[Answer] = Direction("device holder to worker", Answer, MAX_MESSAGE_BYTES)
+
+
+def packed(message: Message) -> bytes:
+    """Return the packet of a message, of whatever is in it."""
+    return msgspec.msgpack.encode(message)
+
+
+def checked(request: Message, asked: str) -> bytes:
+    """Return the packet of a request to the holder, which hangs up on what it cannot read.
+
+    Raises:
+        UsageError: It could not read this; the message says which value it is, and who was not ``asked``.
+    """
+    try:
+        packet = packed(request)
+        TO_HOLDER.decode(packet)
+    except (TransferFailed, TypeError, ValueError, OverflowError) as error:
+        raise UsageError(
+            f"{asked} was not asked: {type(request).__name__} cannot have such a value: "
+            f"{error.__cause__ or error}; mend the call"
+        ) from error
+    return packet

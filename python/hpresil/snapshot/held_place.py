@@ -9,8 +9,9 @@ write to it since, and its checksum is verified.
     view = torch.as_tensor(memory, device="cuda")       uint8, no copy; keeps the memory mapped
     place.change(["state"]); …write…; place.seal(version, {"state": memory}, stream=…)
 
-When the holder ends, calls raise `TransferFailed`. What is mapped stays mapped and can be used: but nobody
-keeps it beyond this process.
+A value that cannot be (a name with a blank, no names, a negative version) raises `UsageError` and changes
+nothing. When the holder ends, calls raise `TransferFailed`. What is mapped stays mapped and can be used: but
+nobody keeps it beyond this process.
 
 Not guaranteed: that nobody writes between `seal` and `change` (a stray kernel is found by its checksum only).
 """
@@ -27,8 +28,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeVar
-
-import msgspec
 
 from hpresil import native
 from hpresil.base.deadline import Deadline
@@ -81,6 +80,7 @@ class HeldPlace:
     Raises:
         GenerationChanged: The place is of a newer generation.
         ConfigError: The holder has another user, or memory of another device.
+        UsageError: A negative place or generation.
         TransferFailed: There is no holder, or it has ended.
         DeadlineExceeded: No answer in time, or the place's former process is still there.
     """
@@ -106,7 +106,7 @@ class HeldPlace:
         """Return new memory, not sealed, with any contents; as a multiple of 2 MiB on the device.
 
         Raises:
-            UsageError: There is memory of this name.
+            UsageError: There is memory of this name, or it is none: 1 to 64 of ``A-Za-z0-9_./:-``.
             ConfigError: The holder may not hold so much.
             NativeError: The device has no room, or cannot pass memory.
         """
@@ -219,13 +219,17 @@ class HeldPlace:
         return answer
 
     def _exchange(self, request: Message) -> tuple[m.Answer, int]:
-        """Return the answer and its descriptor, -1 if there is none. After an error the socket is closed."""
+        """Return the answer and its descriptor, -1 if there is none.
+
+        After an error the socket is closed, unless it is a UsageError: then nothing was sent.
+        """
+        packet = m.checked(request, str(self))
         deadline = Deadline(self._timeout_s, f"the answer of {self} to {type(request).__name__}")
         if not self._talking.acquire(timeout=self._timeout_s):
             raise DeadlineExceeded(f"{self} was in use by other threads for {self._timeout_s:g} s; ask again")
         try:
             self._sock.settimeout(max(deadline.remaining(), POLL_S))
-            self._sock.send(packed(request))
+            self._sock.send(packet)
             return _received(self._sock)
         except TimeoutError:
             self._sock.close()  # an answer that comes later would be taken for the next one's
@@ -260,11 +264,6 @@ def checksum(memory: native.MappedDeviceMemory, stream: int, timeout_s: float) -
     else:
         hashes = native.cuda_block_hashes(memory.address, memory.nbytes, stream, timeout_s)
     return native.crc32c(struct.pack(f"<{len(hashes)}Q", *hashes))
-
-
-def packed(message: Message) -> bytes:
-    """Return the packet of a message."""
-    return msgspec.msgpack.encode(message)
 
 
 def _received(sock: socket.socket) -> tuple[m.Answer, int]:

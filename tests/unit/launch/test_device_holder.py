@@ -29,13 +29,14 @@ from hpresil.launch import device_holder
 from hpresil.launch.held_book import Book, NotGranted, Tenant
 from hpresil.launch.run_directory import SocketDirectory
 from hpresil.snapshot import HeldPlace, held_messages as m, held_place
-from hpresil.snapshot.held_place import packed
+from hpresil.snapshot.held_messages import packed
 
 WORKER = Path(__file__).with_name("held_worker.py")
 NAMES = ["parameters", "optimizer"]
 HOST = native.HOST_DEVICE
 END_S = 20.0
 ROUNDS = 8
+UNIT = 2 << 20
 
 
 @pytest.fixture
@@ -59,6 +60,25 @@ def inside(path):
     made = device_holder.DeviceHolder(path, HOST)
     yield made
     made.close()
+
+
+@contextlib.contextmanager
+def answering(holder):
+    """A holder in this process that looks, in a thread, until the end."""
+    end = threading.Event()
+
+    def look():
+        while not end.is_set():
+            holder.look(0.02)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join(END_S)
+        assert not thread.is_alive()
 
 
 def at(path, *, place=1, generation=9, timeout_s=END_S):
@@ -151,9 +171,9 @@ def test_a_place_belongs_to_a_process_until_it_has_ended(path, holder):
         with at(path, place=0) as other:
             assert until(lambda: len(other.rows()) == 2)
         stopped.send_signal(signal.SIGSTOP)
-        busy = rf"place 1 belongs to process {stopped.pid}, for 0\.2 s; end it with all its children"
+        busy = rf"place 1 belongs to process {stopped.pid}, for 1 s; end it with all its children"
         with pytest.raises(DeadlineExceeded, match=busy):
-            HeldPlace(path, place=1, generation=9, device=HOST, timeout_s=0.2)
+            HeldPlace(path, place=1, generation=9, device=HOST, timeout_s=1.0)
         stopped.kill()
         with at(path) as place:
             assert len(place.rows()) == 2
@@ -186,6 +206,41 @@ def test_misuse_is_told(path, holder):
         place.drop("state")
         assert place.rows() == ()
         memoryview(memory)[:3] = b"abc"  # dropped, and mapped here still
+
+
+WRONG = [
+    (lambda place, memory: place.allocate("layer 1", 10), r"Allocate .*matching regex .*`\$\.name`"),
+    (lambda place, memory: place.allocate("x" * 65, 10), r"Allocate .*matching regex .*`\$\.name`"),
+    (lambda place, memory: place.allocate("x", 0), r"Allocate .*`int` >= 1 - at `\$\.nbytes`"),
+    (lambda place, memory: place.allocate("x", 2.5), r"Allocate .*`int`, got `float` - at `\$\.nbytes`"),
+    (lambda place, memory: place.allocate("x", np.int64(1)), r"Allocate .*numpy.int64"),
+    (lambda place, memory: place.allocate("x", 1 << 70), r"Allocate .*64"),
+    (lambda place, memory: place.allocate("\udc80", 1), r"Allocate .*surrogates"),
+    (lambda place, memory: place.open(""), r"Open .*matching regex .*`\$\.name`"),
+    (lambda place, memory: place.drop("a b"), r"Drop .*matching regex .*`\$\.name`"),
+    (lambda place, memory: place.change([]), r"Change .*length >= 1 - at `\$\.names`"),
+    (lambda place, memory: place.change(["state"] * 300), r"Change .*length <= 256 - at `\$\.names`"),
+    (lambda place, memory: place.seal(-1, {"state": memory}), r"Seal .*`int` >= 0 - at `\$\.version`"),
+    (lambda place, memory: place.seal(1, {}), r"Seal .*length >= 1 - at `\$\.sums`"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "told"), WRONG)
+def test_a_value_that_cannot_be_is_told_before_the_holder_hears_of_it(path, inside, wrong, told):
+    with answering(inside), at(path) as place:
+        memory = place.allocate("state", 100)
+        with pytest.raises(UsageError, match=f"place 1 at .* was not asked: {told}"):
+            wrong(place, memory)
+        place.seal(1, {"state": memory})
+        assert [row.version for row in place.rows()] == [1], "the connection is open, and nothing has changed"
+    assert not inside.refusals.counts
+
+
+def test_a_place_or_generation_that_cannot_be_is_told(path, holder):
+    with pytest.raises(UsageError, match=r"Attach .*`int` >= 0 - at `\$\.place`"):
+        HeldPlace(path, place=-1, generation=0, device=HOST)
+    with pytest.raises(UsageError, match=r"Attach .*`int` >= 0 - at `\$\.generation`"):
+        HeldPlace(path, place=0, generation=-1, device=HOST)
 
 
 def test_memory_that_was_written_to_after_its_seal_is_found_out(path, holder):
@@ -240,10 +295,10 @@ def test_a_holder_that_is_killed_leaves_workers_their_memory_and_a_clear_error(p
 
 
 def test_a_holder_that_does_not_answer_is_waited_for_no_longer_than_was_said(path, holder):
-    with at(path, timeout_s=0.3) as place:
+    with at(path, timeout_s=1.5) as place:
         holder.process.send_signal(signal.SIGSTOP)
         try:
-            with pytest.raises(DeadlineExceeded, match=r"to Allocate did not come within 0\.3 s"):
+            with pytest.raises(DeadlineExceeded, match=r"to Allocate did not come within 1\.5 s"):
                 place.allocate("state", 100)
             with pytest.raises(TransferFailed, match="is gone"):
                 place.rows()
@@ -359,16 +414,64 @@ def test_the_holder_of_another_device_is_refused(path, holder, monkeypatch):
 
 
 def test_allocations_are_few():
-    book = Book(lambda nbytes: native.HeldMemory(HOST, nbytes), 1 << 40)
+    book = Book(lambda nbytes: native.HeldMemory(HOST, nbytes), 1 << 40, UNIT)
     one, other = Tenant(1, 0, 0), Tenant(2, 1, 0)
     for tenant in (one, other):
         book.attach(tenant)
     for number in range(m.MAX_ALLOCATIONS):
-        book.allocate(one, f"state-{number}", 1)
+        os.close(book.allocate(one, f"state-{number}", 1)[1])
     with pytest.raises(NotGranted, match="let tensors share one"):
         book.allocate(other, "state", 1)
     book.process_ended(2)
     assert len(packed(m.Rows(rows=book.rows()))) < m.MAX_MESSAGE_BYTES
+
+
+def test_what_is_held_is_counted_as_it_is_allocated():
+    book, tenant = Book(lambda nbytes: native.HeldMemory(HOST, nbytes), 5 * UNIT - 1, UNIT), Tenant(1, 0, 0)
+    book.attach(tenant)
+    os.close(book.allocate(tenant, "first", UNIT + 1)[1])
+    os.close(book.allocate(tenant, "second", UNIT + 1)[1])
+    with pytest.raises(NotGranted, match=f"{4 * UNIT} of {5 * UNIT - 1} bytes are held, {UNIT} more"):
+        book.allocate(tenant, "third", 1)
+    assert [row.name for row in book.rows()] == ["first", "second"]
+
+
+def test_memory_that_cannot_be_passed_on_is_denied_and_not_entered(path, monkeypatch):
+    failed, real, files = [], native.HeldMemory, open_files("self")
+
+    class Unpassable:
+        """Memory whose export fails, as long as ``failing`` says so."""
+
+        failing = True
+
+        def __init__(self, device, nbytes):
+            self.held = real(device, nbytes)
+            self.allocated_bytes = self.held.allocated_bytes
+
+        def export_fd(self):
+            if self.failing:
+                failed.append(self)
+                raise NativeError("injected: it cannot be exported")
+            return self.held.export_fd()
+
+    monkeypatch.setattr(native, "HeldMemory", Unpassable)
+    inside = device_holder.DeviceHolder(path, HOST)
+    with contextlib.closing(inside), answering(inside), at(path) as place:
+        with pytest.raises(NativeError, match="injected"):
+            place.allocate("state", 100)
+        assert place.rows() == (), "what is denied has changed nothing"
+        Unpassable.failing = False
+        memory = place.allocate("state", 100)
+        place.seal(1, {"state": memory})
+        Unpassable.failing = True
+        with pytest.raises(NativeError, match="injected"):
+            place.open("state")
+        assert [row.version for row in place.rows()] == [1]
+        failed_first, failed_later = failed
+        assert failed_first is not failed_later, "the injected failures happened"
+    failed.clear()
+    del failed_first, failed_later, memory, place, inside
+    assert open_files("self") == files
 
 
 # ------------------------------------------------------------------ what is mapped
@@ -398,7 +501,7 @@ def test_host_memory_has_no_cuda_address_and_a_device_that_is_not_there_is_told(
     held = native.HeldMemory(HOST, 100)
     fd = held.export_fd()
     memory = native.MappedDeviceMemory(HOST, fd, 100)
-    assert held.allocated_bytes == 2 << 20
+    assert held.allocated_bytes == UNIT
     assert len(memoryview(memory)) == memory.nbytes == 100
     assert not hasattr(memory, "__cuda_array_interface__")
     assert not os.get_inheritable(fd)
