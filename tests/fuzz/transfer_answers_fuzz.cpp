@@ -15,7 +15,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t nbyt
   constexpr std::size_t kFrame = 12'288;
   static const JobKey key(std::as_bytes(std::span(kSecret)), "job");
   static const Fd file = create_memfd("fuzz", kFrame);
-  static Frame frame(key, {1, 1}, {kFrame, 4096}, file.get(), nullptr, true);
+  static Frame frame(key, {1, 1}, {kFrame, 4096}, {file.get(), 0, nullptr}, true);
   std::memset(frame.at(frame.grid().at(0)), 0, kFrame);
   int ends[2];
   if (::socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0) {
