@@ -52,8 +52,8 @@ def on_two_threads(copy: Callable[[int, int, int], object], dst: int, src: int, 
 
 
 class Dcp:
-    """torch.distributed.checkpoint.async_save as its documentation recommends it, with buffers that are "
-    "used again."""
+    """torch.distributed.checkpoint.async_save as its documentation recommends it, with buffers that are used
+    again."""
 
     def __init__(self, state: dict[str, torch.Tensor]) -> None:
         from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions

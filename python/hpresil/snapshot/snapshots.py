@@ -136,8 +136,7 @@ class Snapshots:
                 set_seal(memory, 0)
             raise UsageError(
                 f"{changed} was changed while version {taking.version} was being copied; call wait() between "
-                f"begin() "
-                "and whatever changes parameters or optimizer state"
+                "begin() and whatever changes parameters or optimizer state"
             )
         if sealed:
             taking.target.sealed(taking.version)
@@ -251,8 +250,7 @@ def _source_of(objects: Mapping[str, object]) -> Tracked | Arrays:
     if arrays:
         raise ConfigError(
             f"{arrays[0]} is an array among modules and optimizers; give arrays to snapshots of their own, "
-            f"or to an "
-            "object with state_dict and load_state_dict"
+            "or to an object with state_dict and load_state_dict"
         )
     return Tracked(dict(objects))
 
@@ -267,6 +265,6 @@ def _common(mine: list[int]) -> int | None:
     if not everywhere and any(held):
         raise StateLost(
             f"no version is held by every rank (by rank: {held}); load a checkpoint, or begin anew without "
-            f"restore()"
+            "restore()"
         )
     return max(everywhere, default=None)

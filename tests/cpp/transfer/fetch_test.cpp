@@ -1,5 +1,4 @@
-// Server and fetch in one process, over the loopback: right bytes, chains, stripes, silence, and an end to
-// everything.
+// Server and fetch in one process, over the loopback: right bytes, chains, stripes, silence, and an end.
 #include "transfer/fetch.h"
 
 #include <arpa/inet.h>

@@ -1,4 +1,4 @@
-"""How agents reach each other."""
+"""How agents reach each other, and a device holder to try (`device_holders`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import os
 
 import pytest
 
+from device_holders import holder, inside, path
 from hpresil.launch import ways
+
+__all__ = ["holder", "inside", "path", "way"]
 
 
 @pytest.fixture(params=["memory", "network"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import resource
 import socket
 import ssl
@@ -16,7 +15,6 @@ from hypothesis import given, settings, strategies as st
 from hpresil.base.errors import ConfigError
 from hpresil.membership import door as module, tls
 from hpresil.membership.door import Door, call
-from hpresil.membership.framing import close_once
 from hpresil.membership.refusals import Refusals
 
 MEMBER_S = 5.0
@@ -52,30 +50,6 @@ def test_who_has_another_secret_is_told_so_and_the_door_counts_it() -> None:
                 await call(HOST, port, THEIRS, MEMBER_S)
             await eventually(lambda: refusals.counts["stranger"] == 1)
             await member_gets_in(port)
-
-    run(scenario)
-
-
-@pytest.mark.parametrize("cut_by", ["us", "the other end"])
-def test_a_visit_that_closes_what_is_cut_already_is_no_defect(cut_by: str) -> None:
-    ended = []
-
-    async def visit(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if cut_by == "us":
-            writer.transport.abort()
-        while not writer.is_closing():
-            writer.write(b"is anybody there?")
-            await asyncio.sleep(0.01)
-        close_once(writer)
-        ended.append(writer.get_extra_info("peername"))
-
-    async def scenario() -> None:
-        async with door(visit) as (port, _):
-            _, writer = await call(HOST, port, OURS, MEMBER_S)
-            writer.transport.abort()
-            await eventually(lambda: bool(ended))
-            await asyncio.sleep(0.05)
-            gc.collect()
 
     run(scenario)
 
