@@ -68,6 +68,12 @@ def test_the_same_exception_again_stops_the_job_with_its_traceback_once(tmp_path
     assert len(done.happened("WorkerStarted")) == 3, "spares were not used up"
 
 
+def test_who_is_late_with_the_last_good_step_ends_it_before_it_saves(tmp_path: Path) -> None:
+    done = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, "--late", 4, "--bug", 5, nproc=2)
+    assert done.status == 1
+    assert [p.name for p in (tmp_path / "j" / "checkpoints").iterdir()] == ["step-00000005"]
+
+
 def test_an_exception_after_the_commit_costs_a_copy(undisturbed: list[Any], tmp_path: Path) -> None:
     faults = [fault("apply.end", "raise", rank=1, step=5)]
     done = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, nproc=2, faults=faults)

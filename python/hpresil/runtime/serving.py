@@ -25,7 +25,7 @@ from hpresil.snapshot import filling, layout
 from hpresil.snapshot.state import State
 from hpresil.snapshot.tracked import Tracked
 
-VOTE_S = 2.0
+COMMIT_S = 2.0  # beyond it the version before the step is saved: the step can be made again from there
 
 
 class Server:
@@ -128,18 +128,16 @@ class Server:
             )
             return filled.result()
 
-    def _await_vote(self) -> None:
-        """Give a vote that is under way time to end: another member may have committed the step already."""
+    def _await_commit(self) -> None:
+        """Give a step that is being voted or applied time to end: another member may have ended it already."""
         engine = self._engine
         with engine.changed:
-            engine.changed.wait_for(
-                lambda: engine.state.phase != "holding" or engine.state.lost == engine.state.decided, VOTE_S
-            )
+            engine.changed.wait_for(lambda: not engine.state.step_ending, COMMIT_S)
 
     def _save(self, request: Save) -> None:
         engine = self._engine
         version = -1
-        self._await_vote()
+        self._await_commit()
         try:
             with engine.guard.reading(engine.config.outside_timeout_s):
                 version = engine.state.held

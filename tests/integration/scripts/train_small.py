@@ -22,6 +22,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--steps", type=int, default=10)
 parser.add_argument("--nan", type=int, help="the loss of slot 1 is NaN at this step")
 parser.add_argument("--bug", type=int, help="slot 1 raises at this step, always")
+parser.add_argument("--late", type=int, help="rank 1 sleeps before it applies this step")
 parser.add_argument("--diverge", type=int, help="rank 1 changes its own parameters at the end of this step")
 parser.add_argument("--odd-from-worker", type=int, help="workers from this id on build another model")
 parser.add_argument("--import-error", action="store_true")
@@ -102,6 +103,8 @@ for step in run.steps(arguments.steps):
             if step.index == arguments.exit_early:
                 raise SystemExit(7)
             step.backward(loss)
+        if run.rank == 1 and step.index == arguments.late:
+            time.sleep(0.5)
         step.apply(optimizer, max_norm=1.0)
         if step.index == arguments.diverge and run.rank == 1:
             with torch.no_grad():
