@@ -21,6 +21,7 @@ from hpresil.runtime.background import step_back
 from hpresil.runtime.buffers import Buffers
 from hpresil.runtime.engine import Engine
 from hpresil.runtime.frames import Frames
+from hpresil.runtime.step_machine import StepState
 from hpresil.snapshot import filling, layout
 from hpresil.snapshot.state import State
 from hpresil.snapshot.tracked import Tracked
@@ -129,10 +130,10 @@ class Server:
             return filled.result()
 
     def _await_commit(self) -> None:
-        """Give a step that is being voted or applied time to end: another member may have ended it already."""
+        """Give a step that is being voted or applied time to end: another member may have ended it."""
         engine = self._engine
         with engine.changed:
-            engine.changed.wait_for(lambda: not engine.state.step_ending, COMMIT_S)
+            engine.changed.wait_for(lambda: not _step_ending(engine.state), COMMIT_S)
 
     def _save(self, request: Save) -> None:
         engine = self._engine
@@ -155,3 +156,8 @@ class Server:
             engine.send(Saved(version=version, path="", error=why or repr(error)))
             return
         engine.send(Saved(version=version, path=str(path)))
+
+
+def _step_ending(state: StepState) -> bool:
+    """Whether the next version is on its way here, unless the group fails first."""
+    return state.phase == "committing" or (state.phase == "holding" and state.lost < state.decided)

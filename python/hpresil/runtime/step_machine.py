@@ -65,11 +65,6 @@ class StepState:
         """The version that could be copied from this worker, -1 if none."""
         return -1 if self.phase in ("empty", "arriving") else self.version
 
-    @property
-    def step_ending(self) -> bool:
-        """Whether version + 1 is on its way here, unless the group fails first."""
-        return self.phase == "committing" or (self.phase == "holding" and self.lost < self.decided)
-
 
 @dataclass(frozen=True)
 class RunSlot:
