@@ -1,0 +1,43 @@
+"""The workload under DDP with a checkpoint by torch.distributed.checkpoint every BENCH_SAVE_EVERY steps.
+
+For launchers that start all processes again after a fault (torchrun, ft_launcher).
+"""
+
+import os
+import signal
+import sys
+
+import torch.distributed as dist
+from checkpoints import Checkpoints
+from torch.nn.parallel import DistributedDataParallel
+from workload import Workload, bits, loss_of
+
+
+def main() -> None:
+    work = Workload()
+    signal.signal(signal.SIGTERM, lambda *_: (work.marks.add("noticed"), sys.exit(143)))
+    dist.init_process_group("gloo")
+    rank, world = dist.get_rank(), dist.get_world_size()
+    work.ballast(rank)
+    model = work.build()
+    replica, optimizer = DistributedDataParallel(model), work.adam(model)
+    work.marks.add("group", rank=rank, world=world)
+    saved = Checkpoints(model, optimizer, int(os.environ["BENCH_SAVE_EVERY"]))
+    begin = saved.restore()
+    work.marks.add("restored", step=begin)
+    for step in range(begin, work.steps):
+        loss = loss_of(replica(work.batch(step, rank)))
+        work.meet_fault(step, rank)
+        try:
+            loss.backward()
+        except RuntimeError:
+            work.marks.add("noticed")
+            raise
+        optimizer.step()
+        optimizer.zero_grad()
+        work.marks.step(step, rank=rank, world=world, parts={rank: bits(loss)})
+        saved.after(step)
+    dist.destroy_process_group()
+
+
+main()

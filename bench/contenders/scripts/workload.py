@@ -1,0 +1,120 @@
+"""The workload that all contenders train, the faults they meet, and the marks they leave.
+
+Twelve ``Linear + ReLU``, a batch of 4 for each part, the mean of the squared outputs as loss, fused Adam, one
+thread. A step has one part for each worker of the full group; part p of step s is drawn from a generator of its
+own, so a contender may compute it wherever it likes, and which parts went into a step can be counted.
+
+`Marks` writes what a training process saw, one JSON line each: ``t`` is the monotonic clock, which all processes
+of a machine share. Needs torch and nothing else, so it runs in every contender's environment.
+"""
+
+import json
+import mmap
+import os
+import signal
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+WIDTHS = {"small": 64, "5m": 640, "50m": 2048, "350m": 5400}
+"""Width by size; 12 layers of it have about that many parameters."""
+LAYERS, BATCH = 12, 4
+LEARNING_RATE = 1e-4
+
+
+class Planned(RuntimeError):
+    """The exception that a worker raises when it is told to."""
+
+
+class Workload:
+    """What one training process computes, by the environment that the bench has set.
+
+    BENCH_OUT: where marks go. BENCH_SIZE, BENCH_STEPS. BENCH_FAULT: ``KIND:RANK:STEP`` or nothing; it happens
+    once in a job, after the forward pass of that step.
+    """
+
+    def __init__(self) -> None:
+        self.out = Path(os.environ["BENCH_OUT"])
+        self.width = WIDTHS[os.environ["BENCH_SIZE"]]
+        self.steps = int(os.environ["BENCH_STEPS"])
+        kind, rank, step = (os.environ.get("BENCH_FAULT") or "none:-1:-1").split(":")
+        self._kind, self._rank, self._step = kind, int(rank), int(step)
+        self._ballast: mmap.mmap | None = None
+        self.marks = Marks(self.out)
+        torch.set_num_threads(1)
+
+    def build(self) -> nn.Sequential:
+        torch.manual_seed(0)
+        layers: list[nn.Module] = []
+        for _ in range(LAYERS):
+            layers += [nn.Linear(self.width, self.width), nn.ReLU()]
+        return nn.Sequential(*layers)
+
+    def adam(self, model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
+
+    def batch(self, step: int, part: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(step * 1000 + part)
+        return torch.randn(BATCH, self.width, generator=generator)
+
+    def ballast(self, rank: int) -> None:
+        """Keep BENCH_RESIDENT GiB of memory in small pages in the worker that will die."""
+        gib = float(os.environ.get("BENCH_RESIDENT") or 0)
+        if gib > 0 and rank == self._rank:
+            self._ballast = resident(gib)
+
+    def meet_fault(self, step: int, rank: int) -> None:
+        """Die, hang or raise, if it is this worker's turn."""
+        if (rank, step) != (self._rank, self._step) or not self._first():
+            return
+        if self._kind == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif self._kind == "hang":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        elif self._kind == "raise":
+            raise Planned("the bench asked for an exception")
+
+    def _first(self) -> bool:
+        try:
+            fd = os.open(self.out / "fault", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        except FileExistsError:
+            return False
+        os.write(fd, json.dumps({"pid": os.getpid(), "t": time.monotonic()}).encode())
+        os.close(fd)
+        return True
+
+
+def loss_of(outputs: torch.Tensor) -> torch.Tensor:
+    return outputs.square().mean()
+
+
+def bits(loss: torch.Tensor) -> str:
+    """Return the value of a loss to its last bit."""
+    return struct.pack(">f", float(loss)).hex()
+
+
+class Marks:
+    """Appends lines to ``marks.PID.jsonl`` in ``directory``."""
+
+    def __init__(self, directory: Path) -> None:
+        self._file = open(directory / f"marks.{os.getpid()}.jsonl", "a", buffering=1)  # noqa: SIM115
+
+    def add(self, what: str, **fields: Any) -> None:
+        line = {"t": time.monotonic(), "pid": os.getpid(), "what": what, **fields}
+        self._file.write(json.dumps(line) + "\n")
+
+    def step(self, step: int, *, rank: int | None, world: int, parts: dict[int, str]) -> None:
+        """A step is done; ``parts``: the bits of the loss of each part that this process put into it."""
+        self.add("step", step=step, rank=rank, world=world, parts=parts, cpu_s=time.process_time())
+
+
+def resident(gib: float) -> mmap.mmap:
+    memory = mmap.mmap(-1, int(gib * (1 << 30)), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    for offset in range(0, len(memory), mmap.PAGESIZE):
+        memory[offset] = 1
+    return memory
