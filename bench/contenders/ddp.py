@@ -19,7 +19,14 @@ class Ddp:
         return "a fault ends the job" if job.fault else ""
 
     def processes(self, job: Job, directory: Path, python: Path, ports: Sequence[int]) -> list[Process]:
-        command = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(job.workers)]
+        command = [
+            python,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            str(job.workers),
+        ]
         return [Process("torchrun", [*command, SCRIPTS / "train_ddp.py"])]
 
 

@@ -68,7 +68,18 @@ def _make(place: Path, requirements: Path, text: str) -> None:
 def _unpack(python: Path, arguments: list[str]) -> None:
     """Put the files of a wheel for other machines where this interpreter finds them."""
     with tempfile.TemporaryDirectory() as folder:
-        _run(python, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "-d", folder, *arguments)
+        _run(
+            python,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--only-binary=:all:",
+            "-d",
+            folder,
+            *arguments,
+        )
         (wheel,) = Path(folder).glob("*.whl")
         (packages,) = python.parents[1].glob("lib/python*/site-packages")
         zipfile.ZipFile(wheel).extractall(packages)

@@ -78,7 +78,11 @@ def free_ports() -> list[int]:
 
 
 def _environment(contender: Contender, job: Job, directory: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HPRESIL", "BENCH", "PYTHON"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("HPRESIL", "BENCH", "PYTHON"))
+    }
     fault = job.fault
     ours = {"PYTHONPATH": os.pathsep.join(map(str, (ROOT / "python", SCRIPTS)))}
     return {
@@ -129,7 +133,9 @@ def _wait(running: list[tuple[Process, subprocess.Popen[bytes]]], directory: Pat
         try:
             status = started.wait(max(0.1, end - time.monotonic()))
         except subprocess.TimeoutExpired:
-            raise Failed(f"{process.name} had not ended after {LONGEST_S:g} s:\n{_tail(directory, process)}") from None
+            raise Failed(
+                f"{process.name} had not ended after {LONGEST_S:g} s:\n{_tail(directory, process)}"
+            ) from None
         if status != 0 and not _was_the_victim(directory, started.pid):
             raise Failed(f"{process.name} ended with status {status}:\n{_tail(directory, process)}")
 

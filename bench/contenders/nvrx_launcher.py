@@ -23,7 +23,13 @@ class NvrxLauncher:
     def processes(self, job: Job, directory: Path, python: Path, ports: Sequence[int]) -> list[Process]:
         command = [python, "-m", "nvidia_resiliency_ext.fault_tolerance.launcher", "--nnodes", "1"]
         command += ["--nproc-per-node", str(job.workers), "--max-restarts", "3", "--rdzv-backend", "c10d"]
-        command += ["--rdzv-endpoint", f"127.0.0.1:{ports[0]}", "--rdzv-id", "bench", SCRIPTS / "train_dcp.py"]
+        command += [
+            "--rdzv-endpoint",
+            f"127.0.0.1:{ports[0]}",
+            "--rdzv-id",
+            "bench",
+            SCRIPTS / "train_dcp.py",
+        ]
         return [Process("launcher", command, NO_SHARED_STORE)]
 
 

@@ -96,7 +96,9 @@ def measure(contender: Contender, job: Job) -> tuple[phases.Cost, int]:
         at = launched.fault_at(scratch / "run")
         cost = phases.cost(marks, at, workers=job.workers, steps=job.steps, fault_step=job.fault.step)
         undisturbed = Job(job.size, job.workers, job.steps, None, job.save_every)
-        right = phases.lineage([m for m in launched.run(contender, undisturbed, scratch / "right") if m["what"] == "step"])
+        right = phases.lineage(
+            [m for m in launched.run(contender, undisturbed, scratch / "right") if m["what"] == "step"]
+        )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return cost, sum(cost.losses.get(part) != loss for part, loss in right.items())
@@ -118,6 +120,16 @@ def _rows(case: str, name: str, costs: dict[str, list[phases.Cost]], changed: li
         elif metric == "first_full_group_step_s" and name == "hpresil":
             goal = healthy + GOAL_OVER_STEP_S
             best = min(peers, default=None)
-            yield row(SUITE, case, name, metric=metric, unit=unit, figures=known, floor=healthy, goal=goal, peer=best)
+            yield row(
+                SUITE,
+                case,
+                name,
+                metric=metric,
+                unit=unit,
+                figures=known,
+                floor=healthy,
+                goal=goal,
+                peer=best,
+            )
         else:
             yield row(SUITE, case, name, metric=metric, unit=unit, figures=known)

@@ -10,7 +10,15 @@ WORKERS, STEPS, KILLED = 2, 16, 10
 
 def step(t, step, rank, pid=None, world=WORKERS, loss="aa"):
     parts = {str(rank): loss}
-    return {"t": t, "pid": pid or rank, "what": "step", "step": step, "rank": rank, "world": world, "parts": parts}
+    return {
+        "t": t,
+        "pid": pid or rank,
+        "what": "step",
+        "step": step,
+        "rank": rank,
+        "world": world,
+        "parts": parts,
+    }
 
 
 def healthy(until):
@@ -27,7 +35,9 @@ def the_cost(marks, fault_at=9.5):
 
 
 def test_a_replacement_in_place_redoes_nothing() -> None:
-    rest = [step(2 + number, number, rank, pid=9 if rank else 0) for number in range(10, STEPS) for rank in (0, 1)]
+    rest = [
+        step(2 + number, number, rank, pid=9 if rank else 0) for number in range(10, STEPS) for rank in (0, 1)
+    ]
     found = the_cost([*healthy(10), *rest])
     assert found.healthy_step_s == 1
     assert found.first_full_group_step_s == 2.5
@@ -35,7 +45,12 @@ def test_a_replacement_in_place_redoes_nothing() -> None:
 
 
 def test_a_restart_from_a_checkpoint_redoes_the_steps_since_then() -> None:
-    marks = [said(9.6, "noticed", 0), said(14, "group", 5), said(15, "group", 6), said(17, "restored", 5, step=8)]
+    marks = [
+        said(9.6, "noticed", 0),
+        said(14, "group", 5),
+        said(15, "group", 6),
+        said(17, "restored", 5, step=8),
+    ]
     rest = [step(20 + number, number, rank, pid=5 + rank) for number in range(8, STEPS) for rank in (0, 1)]
     found = the_cost([*healthy(10), *marks, *rest])
     assert found.noticed_s == pytest.approx(0.1)
