@@ -1,8 +1,8 @@
 """Systems that train the same workload and meet the same faults, one file each.
 
-A contender says how its processes are started; the scripts in ``scripts/`` say what they train, and all leave the
-same marks (`scripts/workload.py`). What a contender needs is in ``NAME.txt``; `environment` makes a virtual
-environment of its own from it, which has nothing of the project in it.
+A contender says how its processes are started; the scripts in ``scripts/`` say what they train, and all leave
+the same marks (`scripts/workload.py`). What a contender needs is in ``NAME.txt``; `environment` makes a
+virtual environment of its own from it, which has nothing of the project in it.
 """
 
 from __future__ import annotations

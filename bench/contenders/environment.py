@@ -1,7 +1,7 @@
 """Virtual environments of the contenders, made when they are first needed and kept.
 
-Each is named after the digest of its requirements and this interpreter, so a changed file makes a new one. Nothing of
-the project is in it. HPRESIL_BENCH_CACHE says where they are (default: ~/.cache/hpresil-bench).
+Each is named after the digest of its requirements and this interpreter, so a changed file makes a new one.
+Nothing of the project is in it. HPRESIL_BENCH_CACHE says where they are (default: ~/.cache/hpresil-bench).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Runs one job under one contender and returns the marks of its processes.
 
-Each run has a directory of its own and leaves there what it wrote. A run that did not do what it was asked to is an
-error: the fault must have fired, and all processes must have ended well.
+Each run has a directory of its own and leaves there what it wrote. A run that did not do what it was asked to
+is an error: the fault must have fired, and all processes must have ended well.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""NVIDIA Resiliency Extension's ft_launcher: torchrun with heartbeats; workers load DCP's newest checkpoint."""
+"""NVIDIA Resiliency Extension's ft_launcher: torchrun with heartbeats; workers load DCP's newest checkpoint.
+"""
 
 from __future__ import annotations
 

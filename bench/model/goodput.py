@@ -1,9 +1,10 @@
 """Expected goodput of a synchronous job at a scale that was not measured: a model, not a measurement.
 
-Failures come at random, each GPU's independently, so a job of n GPUs meets one every ``1 / (rate * n)`` seconds of its
-life on average. A failure costs the time without steps and the steps that are done again; saving costs a pause each time.
-Where saving is what is lost, the interval is the best one: Young's, ``sqrt(2 * pause * time between failures)`` (J. W. Young,
-"A first order approximation to the optimum checkpoint interval", CACM 17(9), 1974). Pure.
+Failures come at random, each GPU's independently, so a job of n GPUs meets one every ``1 / (rate * n)``
+seconds of its life on average. A failure costs the time without steps and the steps that are done again;
+saving costs a pause each time. Where saving is what is lost, the interval is the best one: Young's, ``sqrt(2
+* pause * time between failures)`` (J. W. Young, "A first order approximation to the optimum checkpoint
+interval", CACM 17(9), 1974). Pure.
 """
 
 from __future__ import annotations

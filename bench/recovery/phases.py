@@ -1,8 +1,8 @@
 """What a fault cost, from the marks of the training processes: the same rules for every contender.
 
-A *full-group step* is one that as many ranks as before have done together. The *lineage* is what the final state was
-computed from: of every step the last time that it was done. A part of a step that is not in it was lost; what was
-computed and thrown away was redone. Pure.
+A *full-group step* is one that as many ranks as before have done together. The *lineage* is what the final
+state was computed from: of every step the last time that it was done. A part of a step that is not in it was
+lost; what was computed and thrown away was redone. Pure.
 """
 
 from __future__ import annotations

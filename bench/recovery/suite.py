@@ -1,7 +1,8 @@
 """What a fault costs each contender, from the same kill in the same workload.
 
-Contenders take turns within each repeat. Phases are counted from the fault (`phases.py`). The floor of a recovery is a
-healthy step: the lost part has to be computed and exchanged once more. hpresil's goal is that and 0.1 s.
+Contenders take turns within each repeat. Phases are counted from the fault (`phases.py`). The floor of a
+recovery is a healthy step: the lost part has to be computed and exchanged once more. hpresil's goal is that
+and 0.1 s.
 """
 
 from __future__ import annotations

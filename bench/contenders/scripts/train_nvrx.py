@@ -1,4 +1,5 @@
-"""The workload inside of NVRx's in-process restart: as many active ranks as BENCH_ACTIVE, the others are spares.
+"""The workload inside of NVRx's in-process restart: as many active ranks as BENCH_ACTIVE, the others are
+spares.
 
 BENCH_TUNED=1 shortens the intervals at which it looks for faults.
 """

@@ -1,7 +1,7 @@
 """The workload under torchft: each replica group is one process, the others go on without one that dies.
 
-torchft 0.2.0 ends the survivor: its hook asserts that a future exists that an error has left empty. Without the
-hook below there would be nothing to measure.
+torchft 0.2.0 ends the survivor: its hook asserts that a future exists that an error has left empty. Without
+the hook below there would be nothing to measure.
 """
 
 import os

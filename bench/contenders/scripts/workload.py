@@ -1,16 +1,17 @@
 """The workload that all contenders train, the faults they meet, and the marks they leave.
 
 Twelve ``Linear + ReLU``, a batch of 4 for each part, the mean of the squared outputs as loss, fused Adam, one
-thread. A step has one part for each worker of the full group; part p of step s is drawn from a generator of its
-own, so a contender may compute it wherever it likes, and which parts went into a step can be counted.
+thread. A step has one part for each worker of the full group; part p of step s is drawn from a generator of
+its own, so a contender may compute it wherever it likes, and which parts went into a step can be counted.
 
-`Marks` writes what a training process saw, one JSON line each: ``t`` is the monotonic clock, which all processes
-of a machine share. Needs torch and nothing else, so it runs in every contender's environment.
+`Marks` writes what a training process saw, one JSON line each: ``t`` is the monotonic clock, which all
+processes of a machine share. Needs torch and nothing else, so it runs in every contender's environment.
 """
 
 import json
 import mmap
 import os
+import resource
 import signal
 import struct
 import time
@@ -109,7 +110,9 @@ class Marks:
 
     def step(self, step: int, *, rank: int | None, world: int, parts: dict[int, str]) -> None:
         """A step is done; ``parts``: the bits of the loss of each part that this process put into it."""
-        self.add("step", step=step, rank=rank, world=world, parts=parts, cpu_s=time.process_time())
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        cpu_s = used.ru_utime + used.ru_stime
+        self.add("step", step=step, rank=rank, world=world, parts=parts, cpu_s=cpu_s, peak_kib=used.ru_maxrss)
 
 
 def resident(gib: float) -> mmap.mmap:
