@@ -10,16 +10,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 SCRIPTS = Path(__file__).with_name("scripts")
 
 
+Mark = dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Fault:
-    """What happens to the worker of ``rank`` after the forward pass of ``step``."""
+    """What happens to the worker of ``rank`` after the forward pass of ``step``.
 
-    kind: str  # kill, hang, raise
+    ``kind``: kill, hang, raise, or node, which kills all workers beside it and who started them.
+    """
+
+    kind: str
     rank: int
     step: int
 
@@ -34,6 +40,13 @@ class Job:
     fault: Fault | None = None
     save_every: int = 10
     resident_gib: float = 0.0
+    nodes: int = 1
+
+    @property
+    def left(self) -> int:
+        """How many workers are left after the fault: a lost worker is replaced, a lost node is not."""
+        lost = self.fault is not None and self.fault.kind == "node"
+        return self.workers - self.workers // self.nodes if lost else self.workers
 
 
 @dataclass(frozen=True)
@@ -46,27 +59,37 @@ class Process:
     helper: bool = False
 
 
-class Contender(Protocol):
-    """One system in one configuration."""
+@dataclass(frozen=True)
+class Contender:
+    """One system in one configuration.
+
+    Attributes:
+        requirements: The file in this folder that lists what it needs; "" for the project's own environment.
+        suites: Those that it takes part in.
+    """
 
     name: str
-    requirements: str
-    """The file in this folder that lists what it needs; "" for the project's own environment."""
-    protects: bool
-    """Whether it outlives a fault."""
+    requirements: str = ""
+    suites: tuple[str, ...] = ("recovery", "steady")
 
     def why_not(self, job: Job) -> str:
         """Return why it cannot run this job, "" if it can."""
+        return "it is started on one node here" if job.nodes > 1 else ""
 
     def processes(self, job: Job, directory: Path, python: Path, ports: Sequence[int]) -> list[Process]:
-        """Return what to start. ``ports``: eight in a row that are free."""
+        """Return what to start. ``ports``: some in a row that are free."""
+        raise NotImplementedError
+
+    def marks(self, directory: Path) -> list[Mark]:
+        """Return what its own records say beside the marks of the scripts, on the same clock."""
+        return []
 
 
-def all_contenders() -> list[Contender]:
-    """Return every contender in the order of the tables, hpresil first."""
+def contenders_of(suite: str) -> list[Contender]:
+    """Return those that take part in it in the order of the tables, hpresil first."""
     from bench.contenders import ddp, hpresil, nvrx_inprocess, nvrx_launcher, torchft, torchrun_dcp
 
     found: list[Contender] = []
     for module in (hpresil, torchrun_dcp, nvrx_launcher, nvrx_inprocess, torchft, ddp):
         found += module.CONTENDERS
-    return found
+    return [contender for contender in found if suite in contender.suites]

@@ -10,24 +10,11 @@ from bench.contenders import SCRIPTS, Contender, Job, Process
 
 
 @dataclass(frozen=True)
-class Ddp:
-    name: str = "no protection (DDP)"
-    requirements: str = "torch.txt"
-    protects: bool = False
-
-    def why_not(self, job: Job) -> str:
-        return "a fault ends the job" if job.fault else ""
-
+class Ddp(Contender):
     def processes(self, job: Job, directory: Path, python: Path, ports: Sequence[int]) -> list[Process]:
-        command = [
-            python,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            str(job.workers),
-        ]
-        return [Process("torchrun", [*command, SCRIPTS / "train_ddp.py"])]
+        command = [python, "-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc-per-node", str(job.workers), SCRIPTS / "train_ddp.py"]
+        return [Process("torchrun", command)]
 
 
-CONTENDERS: list[Contender] = [Ddp()]
+CONTENDERS: list[Contender] = [Ddp("no protection (DDP)", "torch.txt", suites=("steady",))]

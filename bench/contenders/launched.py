@@ -14,15 +14,13 @@ import subprocess
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
 
-from bench.contenders import SCRIPTS, Contender, Job, Process, environment
+from bench.contenders import SCRIPTS, Contender, Job, Mark, Process, environment
 
 ROOT = Path(__file__).parents[2]
 LONGEST_S = 300.0
 END_S = 20.0
 PORTS = 16
-Mark = dict[str, Any]
 
 
 class Failed(RuntimeError):
@@ -47,7 +45,12 @@ def run(contender: Contender, job: Job, directory: Path) -> list[Mark]:
         _wait([(process, started) for process, started in running if not process.helper], directory)
     if job.fault is not None and not (directory / "fault").exists():
         raise Failed(f"{contender.name}: the fault at step {job.fault.step} did not happen ({directory})")
-    return marks_in(directory)
+    return sorted([*marks_in(directory), *contender.marks(directory)], key=lambda mark: float(mark["t"]))
+
+
+def place(scratch: str) -> Path:
+    """Return where a run under ``scratch`` leaves what it writes."""
+    return Path(scratch) / "run"
 
 
 def fault_at(directory: Path) -> float:
@@ -142,7 +145,7 @@ def _wait(running: list[tuple[Process, subprocess.Popen[bytes]]], directory: Pat
 
 def _was_the_victim(directory: Path, pid: int) -> bool:
     fault = directory / "fault"
-    return fault.exists() and json.loads(fault.read_text())["pid"] == pid
+    return fault.exists() and pid in json.loads(fault.read_text())["pids"]
 
 
 def _tail(directory: Path, process: Process) -> str:

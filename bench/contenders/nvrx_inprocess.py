@@ -10,14 +10,8 @@ from bench.contenders import SCRIPTS, Contender, Job, Process
 
 
 @dataclass(frozen=True)
-class NvrxInprocess:
-    name: str
-    tuned: bool
-    requirements: str = "nvrx_inprocess.txt"
-    protects: bool = True
-
-    def why_not(self, job: Job) -> str:
-        return ""
+class NvrxInprocess(Contender):
+    tuned: bool = False
 
     def processes(self, job: Job, directory: Path, python: Path, ports: Sequence[int]) -> list[Process]:
         world = job.workers + (1 if job.fault else 0)
@@ -36,6 +30,6 @@ class NvrxInprocess:
 
 
 CONTENDERS: list[Contender] = [
-    NvrxInprocess("NVRx in-process, hot spare", tuned=False),
-    NvrxInprocess("NVRx in-process, hot spare, tuned", tuned=True),
+    NvrxInprocess("NVRx in-process, hot spare", "nvrx_inprocess.txt"),
+    NvrxInprocess("NVRx in-process, hot spare, tuned", "nvrx_inprocess.txt", tuned=True),
 ]

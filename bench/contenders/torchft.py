@@ -13,14 +13,8 @@ TUNED = ("--quorum_tick_ms", "20", "--join_timeout_ms", "1000", "--heartbeat_tim
 
 
 @dataclass(frozen=True)
-class Torchft:
-    name: str
-    flags: tuple[str, ...]
-    requirements: str = "torchft.txt"
-    protects: bool = True
-
-    def why_not(self, job: Job) -> str:
-        return ""
+class Torchft(Contender):
+    flags: tuple[str, ...] = DEFAULT
 
     def processes(self, job: Job, directory: Path, python: Path, ports: Sequence[int]) -> list[Process]:
         bind = ("--bind", f"127.0.0.1:{ports[0]}")
@@ -37,4 +31,7 @@ class Torchft:
         ]
 
 
-CONTENDERS: list[Contender] = [Torchft("torchft", DEFAULT), Torchft("torchft, tuned", TUNED)]
+CONTENDERS: list[Contender] = [
+    Torchft("torchft", "torchft.txt"),
+    Torchft("torchft, tuned", "torchft.txt", flags=TUNED),
+]

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 HOUR_S = 3600.0
 LLAMA_3 = 419 / (54 * 24 * 16384)
-"""Failures a GPU and hour: 419 unexpected interruptions in 54 days on 16,384 GPUs ("The Llama 3 Herd of Models",
-arXiv 2407.21783, section 3.3.4)."""
+"""Failures a GPU and hour: 419 unexpected interruptions in 54 days on 16,384 GPUs ("The Llama 3 Herd of
+Models", arXiv 2407.21783, section 3.3.4)."""
 
 
 @dataclass(frozen=True)

@@ -26,26 +26,38 @@ class Cost:
     regrouped_s: float | None
     restored_s: float | None
     first_full_group_step_s: float
+    over_a_step_s: float
     steps_redone: int
     parts_lost: int
+    parts_repeated: int
     losses: dict[tuple[int, int], str]
     """The bits of the loss of each (step, part) in the lineage."""
 
 
-def cost(marks: Sequence[Mark], fault_at: float, *, workers: int, steps: int, fault_step: int) -> Cost:
-    """Return what the fault cost. Raises ValueError if the group was never whole again."""
+def cost(
+    marks: Sequence[Mark], fault_at: float, *, workers: int, left: int, steps: int, fault_step: int
+) -> Cost:
+    """Return what the fault cost; ``left`` workers make a full group after it, a step has ``workers`` parts.
+
+    Raises:
+        ValueError: The group was never whole again.
+    """
     done = [mark for mark in marks if mark["what"] == "step"]
     before = [mark for mark in done if mark["t"] < fault_at]
     after = [mark for mark in done if mark["t"] >= fault_at]
     losses = lineage(done)
+    healthy_s = healthy_step(before, fault_step)
+    full_s = _full(after, fault_step, left) - fault_at
     return Cost(
-        healthy_step_s=healthy_step(before, fault_step),
+        healthy_step_s=healthy_s,
         noticed_s=_first(marks, "noticed", fault_at),
         regrouped_s=_last(marks, "group", fault_at),
         restored_s=_last(marks, "restored", fault_at),
-        first_full_group_step_s=_full(after, fault_step, workers) - fault_at,
+        first_full_group_step_s=full_s,
+        over_a_step_s=full_s - healthy_s,
         steps_redone=_redone(before, after),
         parts_lost=sum((step, part) not in losses for step in range(steps) for part in range(workers)),
+        parts_repeated=sum(len(mark["parts"]) for mark in _newest(done)) - len(losses),
         losses=losses,
     )
 
@@ -58,6 +70,11 @@ def healthy_step(done: Sequence[Mark], until: int) -> float:
 
 def lineage(done: Sequence[Mark]) -> dict[tuple[int, int], str]:
     """Return the loss of each part of each step, the last time that the step was done by anybody."""
+    return {(mark["step"], int(part)): loss for mark in _newest(done) for part, loss in mark["parts"].items()}
+
+
+def _newest(done: Sequence[Mark]) -> list[Mark]:
+    """Return the marks of every step's last time."""
     newest: dict[int, list[Mark]] = {}
     for mark in done:
         again = newest.get(mark["step"])
@@ -65,12 +82,7 @@ def lineage(done: Sequence[Mark]) -> dict[tuple[int, int], str]:
             newest[mark["step"]] = [mark]
         else:
             again.append(mark)
-    return {
-        (step, int(part)): loss
-        for step, those in newest.items()
-        for mark in those
-        for part, loss in mark["parts"].items()
-    }
+    return [mark for those in newest.values() for mark in those]
 
 
 def _redone(before: Sequence[Mark], after: Sequence[Mark]) -> int:

@@ -1,6 +1,6 @@
 """The workload that all contenders train, the faults they meet, and the marks they leave.
 
-Twelve ``Linear + ReLU``, a batch of 4 for each part, the mean of the squared outputs as loss, fused Adam, one
+Twelve ``Linear + ReLU``, a batch of 4 for each part (64 where computing is to outweigh what is sent), the mean of the squared outputs as loss, fused Adam, one
 thread. A step has one part for each worker of the full group; part p of step s is drawn from a generator of
 its own, so a contender may compute it wherever it likes, and which parts went into a step can be counted.
 
@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch import nn
 
-WIDTHS = {"small": 64, "5m": 640, "50m": 2048, "350m": 5400}
-"""Width by size; 12 layers of it have about that many parameters."""
-LAYERS, BATCH = 12, 4
+SIZES = {"small": (64, 4), "5m": (640, 4), "50m": (2048, 4), "50m-long": (2048, 64), "350m": (5400, 4)}
+"""Width and samples of a part; 12 layers of that width have about as many parameters as the name says."""
+LAYERS = 12
 LEARNING_RATE = 1e-4
 
 
@@ -40,7 +40,7 @@ class Workload:
 
     def __init__(self) -> None:
         self.out = Path(os.environ["BENCH_OUT"])
-        self.width = WIDTHS[os.environ["BENCH_SIZE"]]
+        self.width, self.samples = SIZES[os.environ["BENCH_SIZE"]]
         self.steps = int(os.environ["BENCH_STEPS"])
         kind, rank, step = (os.environ.get("BENCH_FAULT") or "none:-1:-1").split(":")
         self._kind, self._rank, self._step = kind, int(rank), int(step)
@@ -60,7 +60,7 @@ class Workload:
 
     def batch(self, step: int, part: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(step * 1000 + part)
-        return torch.randn(BATCH, self.width, generator=generator)
+        return torch.randn(self.samples, self.width, generator=generator)
 
     def ballast(self, rank: int) -> None:
         """Keep BENCH_RESIDENT GiB of memory in small pages in the worker that will die."""
@@ -70,21 +70,34 @@ class Workload:
 
     def meet_fault(self, step: int, rank: int) -> None:
         """Die, hang or raise, if it is this worker's turn."""
-        if (rank, step) != (self._rank, self._step) or not self._first():
+        if (rank, step) != (self._rank, self._step):
             return
-        if self._kind == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
+        victims = self._victims()
+        if not self._first(victims):
+            return
+        if self._kind in ("kill", "node"):
+            for pid in victims:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(60.0)  # who started it is dead, and this process dies of it
         elif self._kind == "hang":
             os.kill(os.getpid(), signal.SIGSTOP)
         elif self._kind == "raise":
             raise Planned("the bench asked for an exception")
 
-    def _first(self) -> bool:
+    def _victims(self) -> list[int]:
+        """Return who dies, this process last: of a node all workers and who started them."""
+        if self._kind != "node":
+            return [os.getpid()]
+        starter = int(os.environ.get("HPRESIL_AGENT_PID") or os.getppid())
+        started = Path(f"/proc/{starter}/task/{starter}/children").read_text().split()
+        return [starter, *(pid for pid in map(int, started) if pid != os.getpid()), os.getpid()]
+
+    def _first(self, victims: list[int]) -> bool:
         try:
             fd = os.open(self.out / "fault", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         except FileExistsError:
             return False
-        os.write(fd, json.dumps({"pid": os.getpid(), "t": time.monotonic()}).encode())
+        os.write(fd, json.dumps({"pids": victims, "t": time.monotonic()}).encode())
         os.close(fd)
         return True
 

@@ -31,7 +31,7 @@ def said(t, what, pid, **more):
 
 def the_cost(marks, fault_at=9.5):
     ordered = sorted(marks, key=lambda mark: mark["t"])
-    return cost(ordered, fault_at, workers=WORKERS, steps=STEPS, fault_step=KILLED)
+    return cost(ordered, fault_at, workers=WORKERS, left=WORKERS, steps=STEPS, fault_step=KILLED)
 
 
 def test_a_replacement_in_place_redoes_nothing() -> None:
@@ -41,7 +41,7 @@ def test_a_replacement_in_place_redoes_nothing() -> None:
     found = the_cost([*healthy(10), *rest])
     assert found.healthy_step_s == 1
     assert found.first_full_group_step_s == 2.5
-    assert (found.steps_redone, found.parts_lost) == (0, 0)
+    assert (found.steps_redone, found.parts_lost, found.parts_repeated) == (0, 0, 0)
 
 
 def test_a_restart_from_a_checkpoint_redoes_the_steps_since_then() -> None:
@@ -73,6 +73,13 @@ def test_the_last_time_that_a_step_was_done_is_what_counts() -> None:
     found = the_cost([*healthy(10), *rest])
     assert {found.losses[8, 0], found.losses[9, 1], found.losses[7, 0]} == {"aa", "bb"}
     assert found.losses[8, 0] == "bb"
+
+
+def test_a_part_that_two_members_put_into_one_step_is_repeated() -> None:
+    rest = [step(2 + number, number, rank) for number in range(10, STEPS) for rank in (0, 1)]
+    rest[-1] = {**rest[-1], "parts": {"0": "aa"}}
+    found = the_cost([*healthy(10), *rest])
+    assert (found.parts_lost, found.parts_repeated) == (1, 1)
 
 
 def test_a_late_mark_of_the_step_before_is_no_step_of_the_full_group() -> None:
