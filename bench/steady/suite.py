@@ -26,7 +26,7 @@ Figures = dict[str, float]
 
 
 def jobs() -> dict[str, Job]:
-    """Return the job of each case. With 4 samples a part it is sending that bounds a step, with 64 computing."""
+    """Return the job of each case. With 4 samples a part sending bounds a step, with 64 computing."""
     return {
         f"{size}-{workers}": Job(size, workers, STEPS)
         for size, workers in (("5m", 2), ("50m", 2), ("50m", 4), ("50m-long", 2))

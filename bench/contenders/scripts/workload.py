@@ -1,8 +1,9 @@
 """The workload that all contenders train, the faults they meet, and the marks they leave.
 
-Twelve ``Linear + ReLU``, a batch of 4 for each part (64 where computing is to outweigh what is sent), the mean of the squared outputs as loss, fused Adam, one
-thread. A step has one part for each worker of the full group; part p of step s is drawn from a generator of
-its own, so a contender may compute it wherever it likes, and which parts went into a step can be counted.
+Twelve ``Linear + ReLU``, the mean of the squared outputs as loss, fused Adam, one thread. A step has one part
+of 4 samples for each worker of the full group (64 where computing is to outweigh sending). Part p of step
+s is drawn from a generator of its own, so a contender may compute it wherever it likes, and which parts went
+into a step can be counted.
 
 `Marks` writes what a training process saw, one JSON line each: ``t`` is the monotonic clock, which all
 processes of a machine share. Needs torch and nothing else, so it runs in every contender's environment.
