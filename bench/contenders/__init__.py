@@ -66,11 +66,13 @@ class Contender:
     Attributes:
         requirements: The file in this folder that lists what it needs; "" for the project's own environment.
         suites: Those that it takes part in.
+        longer: How many steps more a job with a fault needs, since it trains on while it replaces a worker.
     """
 
     name: str
     requirements: str = ""
     suites: tuple[str, ...] = ("recovery", "steady")
+    longer: int = 0
 
     def why_not(self, job: Job) -> str:
         """Return why it cannot run this job, "" if it can."""

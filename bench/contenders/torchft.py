@@ -11,6 +11,8 @@ from bench.contenders import SCRIPTS, Contender, Job, Process
 DEFAULT = ("--quorum_tick_ms", "100", "--join_timeout_ms", "10000")
 TUNED = ("--quorum_tick_ms", "20", "--join_timeout_ms", "1000", "--heartbeat_timeout_ms", "500")
 
+LONGER = 30
+
 
 @dataclass(frozen=True)
 class Torchft(Contender):
@@ -32,6 +34,6 @@ class Torchft(Contender):
 
 
 CONTENDERS: list[Contender] = [
-    Torchft("torchft", "torchft.txt"),
-    Torchft("torchft, tuned", "torchft.txt", flags=TUNED),
+    Torchft("torchft", "torchft.txt", longer=LONGER),
+    Torchft("torchft, tuned", "torchft.txt", longer=LONGER, flags=TUNED),
 ]

@@ -92,6 +92,7 @@ def faulted(contender: Contender, job: Job) -> phases.Cost:
         raise launched.Failed(f"it takes {need:g} GiB of memory, there are {have:g}")
     if cannot := contender.why_not(job):
         raise launched.Failed(cannot)
+    job = replace(job, steps=job.steps + contender.longer)
     with TemporaryDirectory(prefix="hpresil-bench-") as scratch:
         marks = launched.run(contender, job, launched.place(scratch))
         at = launched.fault_at(launched.place(scratch))
@@ -102,8 +103,9 @@ def faulted(contender: Contender, job: Job) -> phases.Cost:
 
 def losses_changed(contender: Contender, job: Job, costs: list[phases.Cost]) -> list[float]:
     """Return how many losses of each run are not those of a run without the fault. Raises Failed."""
+    alone = replace(job, fault=None, resident_gib=0.0, steps=job.steps + contender.longer)
     with TemporaryDirectory(prefix="hpresil-bench-") as scratch:
-        marks = launched.run(contender, replace(job, fault=None, resident_gib=0.0), launched.place(scratch))
+        marks = launched.run(contender, alone, launched.place(scratch))
     right = phases.lineage([mark for mark in marks if mark["what"] == "step"])
     return [sum(cost.losses.get(part) != loss for part, loss in right.items()) for cost in costs]
 
