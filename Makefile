@@ -3,6 +3,7 @@
 # make lint    linters and types alone        make native   builds the native core again after a change
 # make sanitize  the core's own tests (C++, GoogleTest) under the address, undefined-behaviour and thread sanitizers
 # make fuzz    the fuzz targets, FUZZ_SECONDS each (clang 15 or newer with libFuzzer)
+# make bench   the quick form of all benches beside the peers, which are installed first (15 minutes): table, JSON, plots
 # make tidy    clang-tidy over the native core  make clean    removes .venv and everything that was built
 #
 # Needs Python 3.11 or newer with its headers, g++ and make; CMake and Ninja come from the package index.
@@ -16,7 +17,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := test
-.PHONY: demo test lint tidy native sanitize fuzz clean
+.PHONY: demo test bench lint tidy native sanitize fuzz clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TEST_JOBS ?= 2
@@ -40,6 +41,11 @@ demo: $(NATIVE)
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses $(TEST_JOBS) --dist loadfile
+
+bench: $(NATIVE)
+	mkdir -p build/bench
+	$(BIN)/python -m bench all --quick --json build/bench/quick.json
+	$(BIN)/python -m bench plots build/bench/quick.json --out build/bench
 
 lint: $(NATIVE)
 	$(BIN)/ruff check .

@@ -8,7 +8,7 @@ name) and the fields of that event:
     WorkerReady     worker, pristine                 (a spare is ready with pristine = false)
     WorkerLost      worker, rank, reason, status, step, slot, armed, last_stamp, why, stacks
     WorkerLeft      worker, status                   (it had been released, or the job had ended)
-    NodeJoined      node, pid, address
+    NodeJoined      node, pid, address               (of its agent; a node beside the coordinator's)
     NodeLost        node, workers, why
     NodeDraining    node, workers                    (its workers are to leave)
     NodeDrained     node, agent_stays                (they have left)
@@ -25,14 +25,10 @@ name) and the fields of that event:
     StepCompleted   step, generation                 (every member of that generation reported it)
     Suspected       worker, why, spared              (a hang that was reported and not punished)
     Saved           worker, version, path, error
-    NodeJoined      node, pid, address
-    NodeLost        node, workers, why
     CoordinatorMoved  node, was, term                (another node's agent has taken over)
     Suspended       why                              (cut off from most nodes: nothing is committed)
     Resumed
     DrainRequested  why
-    NodeJoined      node, pid, address               (of its agent; a node beside the coordinator's)
-    NodeLost        node, workers, why
     ClockCompared   node, pid, offset_s              (see `clocks`)
     JobEnded        status, reason, worker, step, slot, saved
 
