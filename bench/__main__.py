@@ -7,20 +7,30 @@
 
 Prints a table of each case as it ends, and writes all rows with what they depend on to FILE. ``--quick``:
 fewer cases, smaller sizes, few repeats; such figures show that the benches run, not what the machine can do.
+
+Of files with rows, without measuring anything (``--help`` says how):
+
+    table       their rows as Markdown tables
+    plots       a picture of each case
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from importlib import import_module
 from pathlib import Path
 
 from bench import rows
 
 SUITES = ("recovery", "steady", "micro")
+COMMANDS = ("table", "plots")
+"""Each is a module here with ``main(arguments) -> status``."""
 
 
 def main() -> None:
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        sys.exit(import_module(f"bench.{sys.argv[1]}").main(sys.argv[2:]))
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -38,7 +48,7 @@ def main() -> None:
         there = ", ".join(part for _, part in known)
         parser.error(f"no such bench: {', '.join(sorted(unknown))}; there are: {there}")
     about = rows.machine() | {"quick": args.quick}
-    print(", ".join(f"{name} {value}" for name, value in about.items()), flush=True)
+    print(rows.caption(about), flush=True)
     taken: list[rows.Row] = []
     for name, part in known:
         if args.names and part not in args.names:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -99,6 +100,29 @@ def write(path: Path, rows: Iterable[Row], about: Mapping[str, Any]) -> None:
     """Write ``{"machine": {...}, "rows": [...]}``."""
     text = json.dumps({"machine": dict(about), "rows": [asdict(one) for one in rows]}, indent=1)
     path.write_text(text + "\n")
+
+
+def read(path: Path) -> tuple[dict[str, Any], list[Row]]:
+    """Return what a file of `write` holds: what its figures depend on, and its rows.
+
+    Raises:
+        ValueError: It is no such file, or cannot be read; the message names it.
+    """
+    try:
+        found = json.loads(path.read_text())
+        return dict(found["machine"]), [Row(**one) for one in found["rows"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} holds no rows of a bench: {error!r}") from error
+
+
+def caption(about: Mapping[str, Any]) -> str:
+    """Return in a line what figures depend on."""
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in about.items())
+
+
+def name_of_file(*parts: str) -> str:
+    """Return a name for a file of these parts, which may be names of cases and contenders."""
+    return "-".join(re.sub(r"[^A-Za-z0-9.+-]+", "-", part).strip("-") for part in parts)
 
 
 HEAD = ("case", "contender", "metric", "unit", "median", "min", "max", "floor", "goal", "of the best peer")
