@@ -4,6 +4,7 @@
     steady      what protection costs while nothing happens; a NAME is a case, say 50m-2
     micro       small parts of the product beside their floors; a NAME is a file of bench/micro
     all         all of these
+    model       expected goodput at scales that were not measured; a NAME is a case, say model-10k
 
 Prints a table of each case as it ends, and writes all rows with what they depend on to FILE. ``--quick``:
 fewer cases, smaller sizes, few repeats; such figures show that the benches run, not what the machine can do.
@@ -17,13 +18,18 @@ Of files with rows, without measuring anything (``--help`` says how):
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
 from bench import rows
 
+ROOT = Path(__file__).parents[1]
 SUITES = ("recovery", "steady", "micro")
+MODELS = ("model",)
+"""Run like a suite, and measure nothing."""
 COMMANDS = ("table", "plots")
 """Each is a module here with ``main(arguments) -> status``."""
 
@@ -34,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("suite", choices=[*SUITES, "all"])
+    parser.add_argument("suite", choices=[*SUITES, "all", *MODELS])
     parser.add_argument("names", nargs="*", metavar="NAME", help="parts of the suite (all)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the rows there too")
     parser.add_argument("--quick", action="store_true", help="fewer cases, small sizes, few repeats")
@@ -47,7 +53,7 @@ def main() -> None:
     if unknown := set(args.names) - {part for _, part in known}:
         there = ", ".join(part for _, part in known)
         parser.error(f"no such bench: {', '.join(sorted(unknown))}; there are: {there}")
-    about = rows.machine() | {"quick": args.quick}
+    about = rows.machine() | {"quick": args.quick, "date": today(), "commit": commit()}
     print(rows.caption(about), flush=True)
     taken: list[rows.Row] = []
     for name, part in known:
@@ -58,6 +64,21 @@ def main() -> None:
         taken += fresh
         if args.json:  # after each, so that what a later one spoils is not lost
             rows.write(args.json, taken, about)
+
+
+def today() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def commit() -> str:
+    """Return what is measured, with a mark if files of the product or the bench differ from it."""
+
+    def git(*arguments: str) -> str:
+        ran = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+        return ran.stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "python", "csrc", "bench")
+    return (git("rev-parse", "--short=12", "HEAD") or "unknown") + (" with changes" if changed else "")
 
 
 if __name__ == "__main__":

@@ -23,28 +23,31 @@ def goodput(title: str, taken: Sequence[Row], caption: str) -> Figure:
     for place, metric in enumerate(varied):
         axes = first = picture.add_subplot(1, len(varied), place + 1, sharey=first)
         for colour, system in zip(COLOURS, systems, strict=False):
-            line, band = _points(taken, system, METRIC), _points(taken, system, metric)
-            axes.plot([gpus for gpus, _ in line], [one.median for _, one in line], color=colour, label=system)
-            edges = [(gpus, one.min, one.max) for gpus, one in band]
-            axes.fill_between(*map(list, zip(*edges, strict=True)), color=colour, alpha=0.2, linewidth=0)
+            gpus, share, _, _ = _points(taken, system, METRIC)
+            axes.plot(gpus, share, color=colour, label=system)
+            gpus, _, least, most = _points(taken, system, metric)
+            axes.fill_between(gpus, least, most, color=colour, alpha=0.12, linewidth=0)
+            for edge in (least, most):  # bands may lie upon each other
+                axes.plot(gpus, edge, color=colour, linewidth=0.8, linestyle="dotted")
         axes.set_xscale("log")
+        axes.set_xticks(gpus, [f"{each / 1000:g}k" for each in gpus])
+        axes.minorticks_off()
         axes.set_xlabel("GPUs", fontsize=8)
-        axes.set_title(f"bands: {metric.removeprefix(BY)}", fontsize=8, color=INK)
+        axes.set_title(f"line: expected; band: {metric.removeprefix(BY)}", fontsize=8, color=INK)
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     if first is not None:
         picture.axes[0].set_ylabel("share of the time in steps that count", fontsize=8)
-        handles, labels = first.get_legend_handles_labels()
-        picture.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+        picture.axes[0].legend(loc="lower left", fontsize=8, frameon=False)
     return picture
 
 
-def _points(taken: Sequence[Row], system: str, metric: str) -> list[tuple[int, Row]]:
-    """Return (GPUs, row), in the order of the scales."""
+def _points(taken: Sequence[Row], system: str, metric: str) -> list[list[float]]:
+    """Return the GPUs of the scales in their order, and what was expected at each, at least, and at most."""
     found = []
     for one in taken:
         scale = SCALE.fullmatch(one.case)
-        if scale and (one.contender, one.metric) == (system, metric) and one.median is not None:
-            found.append((1000 * int(scale[1]), one))
-    return sorted(found, key=lambda point: point[0])
+        if scale and (one.contender, one.metric) == (system, metric):
+            found.append((1000.0 * int(scale[1]), *map(float, (one.median, one.min, one.max))))
+    return [list(column) for column in zip(*sorted(found), strict=True)]

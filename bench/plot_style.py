@@ -15,7 +15,7 @@ OURS, AMONG = "#0072B2", "#A6A6A6"
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 WIDTH_INCHES = 9.0
 DOTS_PER_INCH = 144
-SVG = {"svg.hashsalt": "hpresil"}
+SALT = "hpresil"
 """With it the names inside of an SVG do not change from one run to the next."""
 
 
@@ -31,7 +31,7 @@ def save(picture: Figure, directory: Path, name: str) -> list[Path]:
     """Write ``NAME.png`` and ``NAME.svg`` there; return their paths."""
     directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / f"{name}.png", directory / f"{name}.svg"]
-    with rc_context(SVG):
+    with rc_context({"svg.hashsalt": SALT}):
         picture.savefig(paths[0], dpi=DOTS_PER_INCH)
         picture.savefig(paths[1], metadata={"Date": None})
     return paths

@@ -117,7 +117,8 @@ def read(path: Path) -> tuple[dict[str, Any], list[Row]]:
 
 def caption(about: Mapping[str, Any]) -> str:
     """Return in a line what figures depend on."""
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in about.items())
+    texts = {name: f"{value:.3g}" if isinstance(value, float) else value for name, value in about.items()}
+    return ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in texts.items())
 
 
 def name_of_file(*parts: str) -> str:
