@@ -13,6 +13,7 @@ Of files with rows, without measuring anything (``--help`` says how):
 
     table       their rows as Markdown tables
     plots       a picture of each case
+    quotes      the figures in the documents, written anew or checked
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 SUITES = ("recovery", "steady", "micro")
 MODELS = ("model",)
 """Run like a suite, and measure nothing."""
-COMMANDS = ("table", "plots")
+COMMANDS = ("table", "plots", "quotes")
 """Each is a module here with ``main(arguments) -> status``."""
 
 
