@@ -8,6 +8,7 @@
 
 Prints a table of each case as it ends, and writes all rows with what they depend on to FILE. ``--quick``:
 fewer cases, smaller sizes, few repeats; such figures show that the benches run, not what the machine can do.
+``--trace DIR``: a timeline of each run, with all of its processes (`bench/trace.py`).
 
 Of files with rows, without measuring anything (``--help`` says how):
 
@@ -25,7 +26,7 @@ from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
-from bench import rows
+from bench import rows, trace
 
 ROOT = Path(__file__).parents[1]
 SUITES = ("recovery", "steady", "micro")
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="parts of the suite (all)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the rows there too")
     parser.add_argument("--quick", action="store_true", help="fewer cases, small sizes, few repeats")
+    parser.add_argument("--trace", metavar="DIR", type=Path, help="write a timeline of each run there")
     args = parser.parse_args()
     suites = {
         name: import_module(f"bench.{name}.suite")
@@ -56,10 +58,14 @@ def main() -> None:
         parser.error(f"no such bench: {', '.join(sorted(unknown))}; there are: {there}")
     about = rows.machine() | {"quick": args.quick, "date": today(), "commit": commit()}
     print(rows.caption(about), flush=True)
+    if args.trace:
+        trace.destination = trace.Timelines(args.trace)
     taken: list[rows.Row] = []
     for name, part in known:
         if args.names and part not in args.names:
             continue
+        if trace.destination is not None:
+            trace.destination.label = f"{name}-{part}"
         fresh = list(suites[name].rows(part, args.quick))
         print(f"\n## {name}: {part}\n\n{rows.table(fresh)}", flush=True)
         taken += fresh

@@ -14,6 +14,7 @@ from textwrap import shorten
 from typing import Any
 
 from bench import rows
+from bench.file_name import file_name
 from bench.plot_model import goodput
 from bench.plot_style import AMONG, INK, MUTED, OURS, figure, save, value
 from bench.rows import Row
@@ -63,7 +64,7 @@ def figures(taken: Sequence[Row], caption: str) -> Iterator[tuple[str, Figure]]:
         cases.setdefault((one.suite, "goodput" if one.suite == "model" else one.case), []).append(one)
     for (suite, case), mine in cases.items():
         draw = {"recovery": recovery, "model": goodput}.get(suite, bars)
-        yield rows.name_of_file(suite, case), draw(f"{suite}: {case}", mine, caption)
+        yield file_name(suite, case), draw(f"{suite}: {case}", mine, caption)
 
 
 # --------------------------------------------------------------------------------- a recovery

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from bench import trace
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,14 @@ def take_turns(
     contenders: Mapping[str, Callable[[], object]], *, repeats: int, warm_up: int = 1
 ) -> dict[str, list[float]]:
     """Return the seconds of each call by contender; all of them run once in each repeat."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for repeat in range(warm_up + repeats):
+    calls: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
+    for _ in range(warm_up + repeats):
         for name, call in contenders.items():
             begun = time.perf_counter()
             call()
-            if repeat >= warm_up:
-                seconds[name].append(time.perf_counter() - begun)
-    return seconds
+            calls[name].append((begun, time.perf_counter()))
+    trace.of_turns(calls, warm_up)
+    return {name: [end - begin for begin, end in those[warm_up:]] for name, those in calls.items()}
 
 
 def machine() -> dict[str, Any]:
@@ -119,11 +120,6 @@ def caption(about: Mapping[str, Any]) -> str:
     """Return in a line what figures depend on."""
     texts = {name: f"{value:.3g}" if isinstance(value, float) else value for name, value in about.items()}
     return ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in texts.items())
-
-
-def name_of_file(*parts: str) -> str:
-    """Return a name for a file of these parts, which may be names of cases and contenders."""
-    return "-".join(re.sub(r"[^A-Za-z0-9.+-]+", "-", part).strip("-") for part in parts)
 
 
 HEAD = ("case", "contender", "metric", "unit", "median", "min", "max", "floor", "goal", "of the best peer")

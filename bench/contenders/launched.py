@@ -15,6 +15,7 @@ import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from bench import trace
 from bench.contenders import SCRIPTS, Contender, Job, Mark, Process, environment
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +46,9 @@ def run(contender: Contender, job: Job, directory: Path) -> list[Mark]:
         _wait([(process, started) for process, started in running if not process.helper], directory)
     if job.fault is not None and not (directory / "fault").exists():
         raise Failed(f"{contender.name}: the fault at step {job.fault.step} did not happen ({directory})")
-    return sorted([*marks_in(directory), *contender.marks(directory)], key=lambda mark: float(mark["t"]))
+    marks = marks_in(directory)
+    trace.of_run(contender.name, job, directory, marks)
+    return sorted([*marks, *contender.marks(directory)], key=lambda mark: float(mark["t"]))
 
 
 def place(scratch: str) -> Path:

@@ -47,7 +47,7 @@ def cost(
     after = [mark for mark in done if mark["t"] >= fault_at]
     losses = lineage(done)
     healthy_s = healthy_step(before, fault_step)
-    full_s = _full(after, fault_step, left) - fault_at
+    full_s = first_full_step(after, fault_step, left) - fault_at
     return Cost(
         healthy_step_s=healthy_s,
         noticed_s=_first(marks, "noticed", fault_at),
@@ -91,8 +91,12 @@ def _redone(before: Sequence[Mark], after: Sequence[Mark]) -> int:
     return len({mark["step"] for mark in after if (mark["step"], mark["rank"]) in done})
 
 
-def _full(after: Sequence[Mark], fault_step: int, workers: int) -> float:
-    """Return when the last member had done the first step that the whole group did together again."""
+def first_full_step(after: Sequence[Mark], fault_step: int, workers: int) -> float:
+    """Return when the last member had done the first step that the whole group did together again.
+
+    Raises:
+        ValueError: There is none.
+    """
     by_step: dict[int, list[Mark]] = {}
     for mark in after:
         by_step.setdefault(mark["step"], []).append(mark)
