@@ -14,6 +14,7 @@ Of files with rows, without measuring anything (``--help`` says how):
 
     table       their rows as Markdown tables
     plots       a picture of each case
+    timeline    a recovery as a picture, from a timeline of --trace
     quotes      the figures in the documents, written anew or checked
 """
 
@@ -32,7 +33,7 @@ ROOT = Path(__file__).parents[1]
 SUITES = ("recovery", "steady", "micro")
 MODELS = ("model",)
 """Run like a suite, and measure nothing."""
-COMMANDS = ("table", "plots", "quotes")
+COMMANDS = ("table", "plots", "timeline", "quotes")
 """Each is a module here with ``main(arguments) -> status``."""
 
 

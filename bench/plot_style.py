@@ -30,11 +30,15 @@ def figure(height_inches: float, title: str, caption: str) -> Figure:
 def save(picture: Figure, directory: Path, name: str) -> list[Path]:
     """Write ``NAME.png`` and ``NAME.svg`` there; return their paths."""
     directory.mkdir(parents=True, exist_ok=True)
-    paths = [directory / f"{name}.png", directory / f"{name}.svg"]
+    return [write(picture, directory / f"{name}.{kind}") for kind in ("png", "svg")]
+
+
+def write(picture: Figure, path: Path) -> Path:
+    """Write a picture in the form that the path's end names; return the path."""
     with rc_context({"svg.hashsalt": SALT}):
-        picture.savefig(paths[0], dpi=DOTS_PER_INCH)
-        picture.savefig(paths[1], metadata={"Date": None})
-    return paths
+        metadata = {"Date": None} if path.suffix == ".svg" else None
+        picture.savefig(path, dpi=DOTS_PER_INCH, metadata=metadata)
+    return path
 
 
 def value(number: float) -> str:

@@ -26,8 +26,8 @@ from bench.recovery import phases
 
 BENCH_ROW, FIRST_ROW = 5000, 5001
 """Rows of the bench and of the processes by their marks; those of `hpresil.telemetry.timeline` are others."""
-FAULT, WHOLE = "fault", "first full-group step"
-BETWEEN = {"noticed": "until it noticed", "group": "regroup", "restored": "restore", FAULT: "cut off"}
+FAULT, WHOLE, CUT = "fault", "first full-group step", "cut off"
+BETWEEN = {"noticed": "until it noticed", "group": "regroup", "restored": "restore", FAULT: CUT}
 """What a process did before a mark that is no step."""
 Entry = dict[str, Any]
 
@@ -82,8 +82,15 @@ def of_run(name: str, job: Job, directory: Path, marks: Sequence[Mark]) -> None:
             entry | {"ts": round(entry["ts"] + later, 3)} if "ts" in entry else entry
             for entry in timeline.entries(found)
         ]
-    about = {"contender": name, "job": str(job), "monotonic_s": origin}
+    about = {"contender": name, "job": described(job), "monotonic_s": origin}
     destination.write(name if job.fault else f"{name} without a fault", entries, about)
+
+
+def described(job: Job) -> str:
+    """Return in words what is trained and what it meets."""
+    fault = job.fault
+    met = f", {fault.kind} of rank {fault.rank} in step {fault.step}" if fault else ""
+    return f"{job.size}, {job.workers} workers, {job.steps} steps{met}"
 
 
 def fault_in(directory: Path) -> Fault | None:
