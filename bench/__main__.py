@@ -57,7 +57,8 @@ def main() -> None:
     if unknown := set(args.names) - {part for _, part in known}:
         there = ", ".join(part for _, part in known)
         parser.error(f"no such bench: {', '.join(sorted(unknown))}; there are: {there}")
-    about = rows.machine() | {"quick": args.quick, "date": today(), "commit": commit()}
+    command = " ".join(["python -m bench", args.suite, *args.names, *(["--quick"] if args.quick else [])])
+    about = rows.machine() | {"quick": args.quick, "date": today(), "commit": commit(), "command": command}
     print(rows.caption(about), flush=True)
     if args.trace:
         trace.destination = trace.Timelines(args.trace)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,11 @@ def test_a_bench_writes_rows_and_what_they_depend_on(tmp_path):
     assert done.returncode == 0, done.stderr
     written = json.loads((tmp_path / "rows.json").read_text())
     assert list(written) == ["machine", "rows"]
-    assert written["machine"]["quick"] is True
+    about = written["machine"]
+    assert about["quick"] is True
+    assert about["command"] == "python -m bench micro copy_checksum --quick"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", about["date"])
+    assert about["commit"]
     for one in written["rows"]:
         assert list(one) == FIELDS
         assert one["min"] <= one["median"] <= one["max"]
