@@ -2,6 +2,7 @@
 
     recovery    what a fault costs hpresil and its peers; a NAME is a case, say sigkill-50m-2+1
     steady      what protection costs while nothing happens; a NAME is a case, say 50m-2
+    snapshot    what a snapshot costs the training thread; a NAME is a case, say 1gib-idle
     micro       small parts of the product beside their floors; a NAME is a file of bench/micro
     all         all of these
 
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from bench import rows
 
-SUITES = ("recovery", "steady", "micro")
+SUITES = ("recovery", "steady", "snapshot", "micro")
 
 
 def main() -> None:
