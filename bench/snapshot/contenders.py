@@ -69,8 +69,14 @@ FLOORS = {"idle": COPIES, "busy": NOTHING}
 _NVRX = "nvrx_launcher.txt"
 
 
-def _method(name: str, requirements: str, *script: str, trainers: tuple[str, ...] = TRAINERS) -> Method:
-    return Method(name, requirements, ("snapshot",), script, trainers)
+def _method(
+    name: str,
+    requirements: str,
+    *script: str,
+    trainers: tuple[str, ...] = TRAINERS,
+    kind: type[Method] = Method,
+) -> Method:
+    return kind(name, requirements, suites=("snapshot",), script=script, trainers=trainers)
 
 
 CONTENDERS: list[Method] = [
@@ -87,5 +93,5 @@ CONTENDERS: list[Method] = [
     _method("NVRx local checkpoints", _NVRX, "take_nvrx.py", "local"),
     _method("NVRx local checkpoints, forking", _NVRX, "take_nvrx.py", "local-fork"),
     _method("torchsnapshot async_take", "torchsnapshot.txt", "take_torchsnapshot.py"),
-    Dlrover("DLRover flash checkpoint, memory", "dlrover.txt", ("snapshot",), ("take_dlrover.py",)),
+    _method("DLRover flash checkpoint, memory", "dlrover.txt", "take_dlrover.py", kind=Dlrover),
 ]
