@@ -7,7 +7,8 @@
 
 It is made for tensors on a device. Here they are in host memory, so two things differ from how it is run:
 where there is no CUDA its wait for all streams is left out, because nothing runs there; and its own class for
-a state refuses host tensors, so the manager gets one that does not. Neither adds work.
+a state refuses host tensors, so the manager gets one that does not. Neither adds work. Host tensors are not
+copied before a save returns: a fork keeps what they held, the process that stays sees them change.
 """
 
 from __future__ import annotations

@@ -36,6 +36,10 @@ UNITS = {"mib": 1 << 20, "gib": 1 << 30}
 Tensors = dict[str, torch.Tensor]
 
 
+class Torn(Exception):
+    """A snapshot does not hold what was there when it was begun."""
+
+
 class Method:
     """One way to take snapshots. Versions count up; only the newest one is ever wanted back."""
 
@@ -84,6 +88,8 @@ def main(make: Callable[[State, str], Method]) -> None:
     case, option = sys.argv[1], "".join(sys.argv[2:3])
     try:
         {"idle": idle, "busy": busy}[case](lambda state: make(state, option), marks)
+    except Torn as error:
+        marks.add("cannot", why=str(error))
     except Exception as error:
         traceback.print_exc()
         said = str(error).strip() or "it gave no reason"
@@ -196,10 +202,10 @@ def check(state: State, method: Method, version: int) -> None:
     if held is None:
         return
     if set(held) != set(before):
-        raise RuntimeError(f"the snapshot holds {len(held)} tensors, the state has {len(before)}")
+        raise Torn(f"its snapshot holds {len(held)} tensors, the state has {len(before)}")
     wrong = [name for name, tensor in before.items() if not torch.equal(held[name], tensor)]
     if wrong:
-        raise RuntimeError(f"its snapshot is torn: {len(wrong)} of {len(before)} tensors changed behind it")
+        raise Torn(f"{len(wrong)} of {len(before)} tensors in its snapshot were changed after it was taken")
 
 
 def directory() -> Path:

@@ -166,7 +166,7 @@ def test_a_method_that_keeps_no_copy_is_found_out(trainer, tmp_path):
             return self._held
 
     trainer.check(state, Copy(), 1)
-    with pytest.raises(RuntimeError, match="torn: 3 of 3 tensors"):
+    with pytest.raises(trainer.Torn, match="3 of 3 tensors"):
         trainer.check(state, Alias(), 2)
 
 
