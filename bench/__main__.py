@@ -2,6 +2,7 @@
 
     recovery    what a fault costs hpresil and its peers; a NAME is a case, say sigkill-50m-2+1
     steady      what protection costs while nothing happens; a NAME is a case, say 50m-2
+    snapshot    what a snapshot costs the training thread; a NAME is a case, say 1gib-idle
     micro       small parts of the product beside their floors; a NAME is a file of bench/micro
     all         all of these
     model       expected goodput at scales that were not measured; a NAME is a case, say model-10k
@@ -30,7 +31,7 @@ from pathlib import Path
 from bench import rows, trace
 
 ROOT = Path(__file__).parents[1]
-SUITES = ("recovery", "steady", "micro")
+SUITES = ("recovery", "steady", "snapshot", "micro")
 MODELS = ("model",)
 """Run like a suite, and measure nothing."""
 COMMANDS = ("table", "plots", "timeline", "quotes")

@@ -1,0 +1,106 @@
+"""What a snapshot costs the training thread, by each way to take one, while it waits and while it computes.
+
+Each method is a process of its own, with its warm-up inside, and the methods take turns. What they write goes
+to memory (/dev/shm, where it has the room), so no disk is in a figure. The floor of an idle trainer is one
+memcpy on one thread into memory that is there, that of a busy one the step without snapshots.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bench.contenders import launched
+from bench.contenders.turns import take_turns
+from bench.rows import Row, machine, missing, row
+from bench.snapshot.contenders import CONTENDERS, FLOORS, MEMORY, OURS, Method, Trainer
+from bench.snapshot.figures import METRICS, figures
+
+SUITE = "snapshot"
+REPEATS = 5
+GOALS = {
+    ("idle", "blocked_s"): 0.025,
+    ("idle", "blocked_at_once_s"): 0.025,
+    ("busy", "step_to_none"): 1.01,
+}
+NO_FLOOR = ("busy", "blocked_s")
+MEMORY_GIB = {"1gib": 8.0, "50m": 5.0}
+"""What one process and its files take."""
+Taken = dict[str, list[dict[str, float]]]
+
+
+def jobs(quick: bool) -> dict[str, Trainer]:
+    """Return the job of each case; its steps are the snapshots, or pairs of blocks, that count."""
+    return {
+        "1gib-idle": Trainer("1gib", 1, 1 if quick else 3),
+        "50m-busy": Trainer("50m", 1, 1 if quick else 2, does="busy"),
+    }
+
+
+def names(quick: bool) -> list[str]:
+    """Return the cases."""
+    return list(jobs(quick))
+
+
+def rows(case: str, quick: bool) -> Iterator[Row]:
+    """Yield a row for each metric of each method."""
+    yield from measured(case, jobs(quick)[case], CONTENDERS, repeats=1 if quick else REPEATS)
+
+
+def measured(case: str, job: Trainer, methods: Sequence[Method], *, repeats: int) -> Iterator[Row]:
+    """Yield the rows of those methods; each starts ``repeats`` times, in turns."""
+    there = [method for method in methods if job.does in method.trainers]
+    taken, why = take_turns(there, lambda method: run(method, job), repeats=repeats, warm_up=0)
+    for method in there:
+        for metric, unit in METRICS[job.does].items():
+            if method.name in why:
+                yield missing(SUITE, case, method.name, metric, unit, why=why[method.name])
+            else:
+                yield _row(case, job.does, method.name, metric, unit, taken)
+
+
+def run(method: Method, job: Trainer) -> dict[str, float]:
+    """Start one trainer with that method; return its figures.
+
+    Raises:
+        Failed: It did not come to its end; ValueError: it says why it cannot.
+        Unavailable: What it needs cannot be installed here.
+    """
+    have, need = machine()["memory_gib"], MEMORY_GIB.get(job.size, 0.0)
+    if need > have:
+        raise launched.Failed(f"it takes {need:g} GiB of memory, there are {have:g}")
+    with TemporaryDirectory(prefix="hpresil-bench-", dir=_place(need)) as scratch:
+        try:
+            marks = launched.run(method, job, launched.place(scratch))
+        finally:
+            method.remove_leftovers(launched.place(scratch))
+    return figures(job.does, marks)
+
+
+def _place(need_gib: float) -> Path | None:
+    """Return where files are memory, None (where temporary files are) without the room."""
+    roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= need_gib * (1 << 30)
+    return MEMORY if roomy else None
+
+
+def _row(case: str, does: str, name: str, metric: str, unit: str, taken: Taken) -> Row:
+    def of(who: str) -> list[float]:
+        return [each[metric] for each in taken[who]]
+
+    base = FLOORS[does]
+    known = base in taken and (does, metric) != NO_FLOOR
+    peers = [statistics.median(of(who)) for who in taken if who not in (OURS, *FLOORS.values())]
+    return row(
+        SUITE,
+        case,
+        name,
+        metric=metric,
+        unit=unit,
+        figures=of(name),
+        floor=statistics.median(of(base)) if known and name != base else None,
+        goal=GOALS.get((does, metric)) if name == OURS else None,
+        peer=min(peers, default=None) if name == OURS else None,
+    )
