@@ -98,7 +98,8 @@ def _bar(axes: Axes, top: float, high: float, bar: Bar, later: Sequence[Bar], pa
     share = FILLED * high / 2**bar.depth
     bottom = top + FILLED * high - share
     colour = COLOURS.get(bar.kind, AROUND)
-    look: dict[str, Any] = {"facecolor": colour, "edgecolor": "white", "linewidth": 0.4}
+    thin = right - left < part.width(".", SIZE)  # an edge would hide it
+    look: dict[str, Any] = {"facecolor": colour, "edgecolor": colour if thin else "white", "linewidth": 0.5}
     axes.add_patch(Rectangle((left, bottom), right - left, share, zorder=3 + 0.01 * bar.depth, **look))
     holds = any(other.depth > bar.depth and other.begin < bar.end for other in later)
     free = min((other.begin for other in later if other.depth <= bar.depth), default=part.end)
