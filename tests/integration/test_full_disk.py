@@ -78,8 +78,8 @@ def test_a_full_disk_of_another_node_costs_what_it_writes_down(
 
 
 def test_shared_memory_that_is_full_harms_nothing(undisturbed: list[Any], tmp_path: Path) -> None:
-    run, shared = tmp_path / "run", Path("/dev/shm")
-    small = on_a_small_disk(shared, tmp_path / "after", size="16k", full=True)
+    run = tmp_path / "run"
+    small = on_a_small_disk(Path("/dev/shm"), None, size="16k", full=True)
     faults = [{"id": "loss", "point": "slot.end", "action": "kill", "rank": 1, "step": 8}]
     done = job.run(run, SCRIPT, "--steps", STEPS, nproc=2, spares=1, faults=faults, inside=small)
     assert done.status == 0, done.output

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,11 @@ def caught_while_fetching(pid: int) -> bool:
     """Stop an agent once its engine brings a frame; return whether it still did then."""
 
     def fetches() -> bool:
-        names = Path(f"/proc/{pid}/task").glob("*/comm")
-        return any(name.read_text().startswith("hpresil-fetch") for name in names)
+        for name in Path(f"/proc/{pid}/task").glob("*/comm"):
+            with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended since
+                if name.read_text().startswith("hpresil-fetch"):
+                    return True
+        return False
 
     if not fetches():
         return False

@@ -76,9 +76,9 @@ class Machines:
         while left:
             pid = left.pop(0)
             found.append(pid)
-            with contextlib.suppress(OSError):
-                for task in Path(f"/proc/{pid}/task").iterdir():
-                    left += map(int, (task / "children").read_text().split())
+            for children in Path(f"/proc/{pid}/task").glob("*/children"):
+                with contextlib.suppress(OSError):  # a thread that has ended since
+                    left += map(int, children.read_text().split())
         return found
 
     def send(self, machine: int, number: signal.Signals) -> None:

