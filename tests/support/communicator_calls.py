@@ -76,7 +76,8 @@ def bulk_with_a_stranger(here, rank, size, generation, names, alone):
         built = makes.init_many(generation, wanted, 1.0)
     except PeerLost as error:
         return str(error)
-    return [each.close() for each in built]
+    here.kept["built"] = built  # not closed: rank 0 may still be connecting to them
+    return [each.name for each in built]
 
 
 def transfer_here(here, rank, size, generation, made, nbytes, holders):

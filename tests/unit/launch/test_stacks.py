@@ -24,10 +24,12 @@ from hpresil.runtime import standing
 page = Page.attach(int(sys.argv[1]))
 page.hold()
 if sys.argv[2] != "mute": standing.begin(page)
+counting = threading.Event()
 def count():
     while True:
-        open(sys.argv[3], "a").write("x"); time.sleep(0.005)
+        open(sys.argv[3], "a").write("x"); counting.set(); time.sleep(0.005)
 threading.Thread(target=count, daemon=True).start()
+counting.wait(20)
 def sits_here():
     print("ready", flush=True)
     if sys.argv[2] == "native": ctypes.PyDLL(None).sleep(60)
@@ -78,7 +80,7 @@ def test_python_and_native_stacks_are_written_whoever_has_the_gil(kind, worker, 
     page, process = worker(kind)
     asked, seconds, text = ask(page, process.pid, tmp_path / "worker-3.stacks")
     assert asked
-    assert seconds < stacks.SURELY_S + 1.0, "the deadline, and what a busy machine needs"
+    assert seconds < stacks.SURELY_S + 10.0, "the deadline, and what a busy machine needs"
     assert text.startswith("the head\n\nPython\n")
     assert "in sits_here" in text
     assert "in count" in text
