@@ -123,6 +123,6 @@ def test_all_state_lost_is_an_error_that_names_it(tmp_path: Path) -> None:
     faults = [fault("slot.begin", "kill", rank=0, step=5)]
     done = job.run(tmp_path / "j", SCRIPT, "--steps", STEPS, nproc=1, faults=faults)
     assert done.status == 1
-    assert "version 5" in done.output, done.output
-    assert "lost" in done.output
-    assert len(done.record) == 5, "it did not start again from zero"
+    reported = len(done.record)
+    assert reported in (4, 5), "it did not start again from zero; its last report may have died with it"
+    assert f"version {reported} of the training state is lost" in done.output, done.output
