@@ -135,10 +135,11 @@ def caption(about: Mapping[str, Any]) -> str:
 
 def _said(value: Any) -> str:
     if isinstance(value, Mapping):
+        figures = [one for each in value.values() if isinstance(each, list) for one in each]
+        if figures:  # of each part; together that is from the least to the largest
+            return f"{_said(min(figures))} to {_said(max(figures))}"
         inside = "; ".join(f"{name} {_said(one)}" for name, one in value.items())
         return f"({inside})"
-    if isinstance(value, list | tuple):
-        return " to ".join(map(_said, value))
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

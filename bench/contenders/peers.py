@@ -12,7 +12,7 @@ BASE = "no protection (DDP)"
 
 
 def best(contenders: Sequence[Contender], figures: Mapping[str, Sequence[float]]) -> dict[str, float | None]:
-    """Return the least median of the other systems, those that protect nothing left out, as keywords of `row`.
+    """Return the least median of the other systems that protect something, as keywords of `row`.
 
     Args:
         figures: By the names of the contenders; less is better.

@@ -50,9 +50,10 @@ def take_turns(
     for turn in range(warm_up + repeats):
         for contender in contenders:
             record = records[contender.name]
-            if contender.name not in turns.why and not _turn(record, contender, measure, turn - warm_up):
-                if record.out or not record.succeeded or 2 * len(record.lost) > repeats:
-                    turns.why[contender.name] = record.failures[-1]
+            if contender.name in turns.why or _turn(record, contender, measure, turn - warm_up):
+                continue
+            if record.out or not record.succeeded or 2 * len(record.lost) > repeats:
+                turns.why[contender.name] = record.failures[-1]
     for name, record in records.items():
         if name not in turns.why:
             turns.taken[name] = [figures for _, figures in record.figures]

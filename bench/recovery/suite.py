@@ -145,7 +145,7 @@ _undisturbed: dict[tuple[str, Job], Lineage] = {}
 
 
 def undisturbed(contender: Contender, job: Job) -> Lineage:
-    """Return the losses of the same job without its fault, from a run of it if there was none. Raises Failed."""
+    """Return the losses of the same job without its fault; it is run if it has not been. Raises Failed."""
     alone = replace(job, fault=None, resident_gib=0.0, steps=job.steps + contender.longer)
     known = _undisturbed.get((contender.name, alone))
     if known is None:
