@@ -1,9 +1,9 @@
 """The processes of one run, wherever they are: what they use, and their end.
 
 A process belongs to a run whose directory is ``BENCH_OUT`` in its environment, or holds the directory that it
-works in. So those are found that have a session of their own (torchrun's workers), that were left by who started them
-(fork, setsid, fork), and, if they stayed in their folder, that wrote a title over their environment. Only
-those of this user are looked at. Processes come and go meanwhile: one that is gone is none.
+works in. So those are found that have a session of their own (torchrun's workers), that were left by who
+started them (fork, setsid, fork), and, if they stayed in their folder, that wrote a title over their
+environment. Only those of this user are looked at. Processes come and go meanwhile: one that is gone is none.
 """
 
 from __future__ import annotations
