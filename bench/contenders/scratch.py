@@ -22,7 +22,7 @@ failed = ROOT / "build" / "bench" / "failed"
 """Where the logs of failed runs go."""
 KEPT = ("*.log", "*.jsonl", "fault")
 MOST_BYTES = 8 << 20
-ERROR = re.compile(r"(?:\b[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Planned)|^ERROR|^error): *\S.*")
+ERROR = re.compile(r"(?:\b[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit)|^ERROR|^error): *\S.*")
 NOT_THE_CAUSE = ("ChildFailedError", "SignalException")
 """What a launcher says of workers that have failed; why they did stands above it."""
 LONGEST_LINE = 200
