@@ -12,11 +12,12 @@ import pytest
 from bench.contenders import Fault, Job, launched, run_processes
 from bench.contenders.scratch import meaningful, scratch
 
-from scripted_contender import TRAIN, WELL, Scripted, failing
+from scripted_contender import TRAIN, Scripted, failing
 
 JOB = Job("small", 2, 3)
 SLEEPS = "import time; time.sleep(100)"
 SOON_S = 20.0
+FAULTLESS = TRAIN + "[step(number) for number in range(int(STEPS))]"
 LEAVES = """
 import os, time
 OUT = os.environ["BENCH_OUT"]
@@ -114,10 +115,9 @@ def test_a_process_that_cannot_be_started_is_named(tmp_path, monkeypatch):
 
 
 def test_a_fault_that_does_not_happen_is_a_failure(tmp_path):
-    faultless = TRAIN + "[step(number) for number in range(int(STEPS))]"
     job = Job("small", 2, 3, Fault("kill", 1, 2))
     with pytest.raises(launched.Failed, match="the fault at step 2 did not happen"):
-        launched.run(Scripted("lucky", scripts=(faultless,)), job, tmp_path / "run")
+        launched.run(Scripted("lucky", scripts=(FAULTLESS,)), job, tmp_path / "run")
 
 
 def test_the_victim_of_the_fault_has_ended_well(tmp_path):
@@ -126,7 +126,7 @@ def test_the_victim_of_the_fault_has_ended_well(tmp_path):
         "os.kill(os.getpid(), 9)"
     )
     job = Job("small", 2, 3, Fault("kill", 1, 2))
-    assert launched.run(Scripted("hit", scripts=(WELL.replace("fault()", ""), dies)), job, tmp_path / "run")
+    assert launched.run(Scripted("hit", scripts=(FAULTLESS, dies)), job, tmp_path / "run")
 
 
 def test_a_watch_sees_the_run_while_it_goes_on(tmp_path):
@@ -225,7 +225,7 @@ def test_the_logs_of_a_run_that_fails_are_kept_and_its_directory_is_not(place, t
     with pytest.raises(launched.Failed) as failure, scratch("torchrun + DCP") as directory:
         launched.run(failing("bad"), JOB, directory)
     (kept,) = (tmp_path / "kept").iterdir()
-    assert kept.name.endswith("-torchrun-DCP")
+    assert kept.name.endswith("-torchrun-+-DCP")
     assert (kept / "process-0.log").read_text() == "RuntimeError: out of luck\n"
     assert failure.value.__notes__ == [f"its logs are in {kept}"]
 
