@@ -24,6 +24,7 @@ Of files with rows, without measuring anything (``--help`` says how):
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 import traceback
@@ -45,9 +46,12 @@ COMMANDS = ("table", "plots", "timeline", "quotes")
 """Each is a module here with ``main(arguments) -> status``."""
 
 
-def main() -> None:
+def main() -> int:
+    """Run what the command line says and return the status."""
     if sys.argv[1:2] and sys.argv[1] in COMMANDS:
-        sys.exit(import_module(f"bench.{sys.argv[1]}").main(sys.argv[2:]))
+        return int(import_module(f"bench.{sys.argv[1]}").main(sys.argv[2:]))
+    # To be told to end is to be interrupted: what was started is ended and removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -77,7 +81,7 @@ def main() -> None:
         for part in suite.names(args.quick and not args.names)
         if not args.names or part in args.names
     ]
-    sys.exit(run(suites, parts, about, quick=args.quick, file=args.json))
+    return run(suites, parts, about, quick=args.quick, file=args.json)
 
 
 def run(
@@ -150,4 +154,4 @@ def commit() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from bench import __main__ as bench, rows
+from bench.contenders import run_processes
 from bench.rows import BROKEN, row
 
 PARTS = [("suite", "bad"), ("suite", "good")]
@@ -100,10 +103,9 @@ def of_command(monkeypatch, *arguments):
         return 0
 
     monkeypatch.setattr(bench, "run", run)
+    monkeypatch.setattr(bench.signal, "signal", lambda number, does: None)
     monkeypatch.setattr(sys, "argv", ["bench", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        bench.main()
-    return ended.value.code, ran
+    return bench.main(), ran
 
 
 def test_any_case_may_be_named_with_quick_and_one_is_run_if_none_is(monkeypatch):
@@ -117,9 +119,47 @@ def test_any_case_may_be_named_with_quick_and_one_is_run_if_none_is(monkeypatch)
 
 
 def test_a_folder_that_is_not_there_is_named_before_anything_is_measured(monkeypatch, tmp_path, capsys):
-    code, ran = of_command(monkeypatch, "steady", "--json", str(tmp_path / "none" / "r.json"))
-    assert (code, ran) == (2, [])
+    with pytest.raises(SystemExit):
+        of_command(monkeypatch, "steady", "--json", str(tmp_path / "none" / "r.json"))
     assert f"there is no folder {tmp_path / 'none'}" in capsys.readouterr().err
+
+
+ENDLESS = """
+import sys
+from bench import __main__ as bench
+from bench.contenders import Job, launched
+from bench.contenders.scratch import scratch
+from scripted_contender import Scripted
+
+SLEEPS = "import os, time; open(os.environ['BENCH_OUT'] + '/begun', 'w'); time.sleep(100)"
+
+def run(*arguments, **more):
+    with scratch("endless") as directory:
+        launched.run(Scripted("endless", scripts=(SLEEPS,)), Job("small", 1, 1), directory)
+
+bench.run = run
+sys.argv = ["bench", "steady"]
+bench.main()
+"""
+
+
+def test_a_bench_that_is_told_to_end_leaves_no_process_and_no_directory(tmp_path):
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = subprocess.Popen([sys.executable, "-c", ENDLESS], env=environment, stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 60
+        while not (begun := list(tmp_path.glob("*/run/begun"))):
+            assert time.monotonic() < end, "it has begun nothing"
+            time.sleep(0.05)
+        directory = begun[0].parent
+        assert len(run_processes.of(directory)) == 1
+        command.terminate()
+        assert command.wait(60) != 0
+    finally:
+        command.kill()
+        command.wait(60)
+    assert run_processes.of(directory) == []
+    assert not directory.parent.exists()
 
 
 def test_results_that_lie_in_the_tree_are_no_change_of_what_is_measured(tmp_path, monkeypatch):
