@@ -63,12 +63,14 @@ def python_of(requirements: str) -> Path:
 
 
 def versions() -> dict[str, dict[str, str]]:
-    """Return what the environments hold that this process has used: the packages that their files pin."""
+    """Return what the environments hold that this process has used: the packages pinned at the top of their
+    files, above the first blank line.
+    """
     found = {}
     for requirements, place in sorted(_used.items()):
         paths = [str(path) for path in place.glob("lib/python*/site-packages")]
         there = {_plain(one.name): one.version for one in metadata.distributions(path=paths)}
-        lines = (HERE / requirements).read_text().splitlines()
+        lines = (HERE / requirements).read_text().split("\n\n")[0].splitlines()
         pinned = [_plain(match[1]) for line in lines if (match := PINNED.match(line))]
         found[Path(requirements).stem] = {name: there[name] for name in pinned if name in there}
     return found

@@ -127,7 +127,7 @@ def faulted(contender: Contender, job: Job) -> phases.Cost:
     have, need = free_gib(), MEMORY_GIB.get(job.size, 0.0) * job.workers / 2 + job.resident_gib
     if need > have:
         raise launched.Cannot(f"it takes {need:g} GiB of memory, {have:.1f} are free")
-    job = replace(job, steps=job.steps + contender.longer)
+    job = replace(job, steps=steps(contender, job))
     with scratch(f"{contender.name} {job.size} {job.fault.kind}") as directory:
         marks = launched.run(contender, job, directory)
         return phases.cost(
@@ -140,13 +140,18 @@ def faulted(contender: Contender, job: Job) -> phases.Cost:
         )
 
 
+def steps(contender: Contender, job: Job) -> int:
+    """Return how many steps a contender trains: more, if it goes on while it replaces a worker."""
+    return job.steps + contender.longer
+
+
 _undisturbed: dict[tuple[str, Job], Lineage] = {}
 """What this process knows of runs without a fault, by contender and job."""
 
 
 def undisturbed(contender: Contender, job: Job) -> Lineage:
     """Return the losses of the same job without its fault; it is run if it has not been. Raises Failed."""
-    alone = replace(job, fault=None, resident_gib=0.0, steps=job.steps + contender.longer)
+    alone = replace(job, fault=None, resident_gib=0.0, steps=steps(contender, job))
     known = _undisturbed.get((contender.name, alone))
     if known is None:
         with scratch(f"{contender.name} {job.size} undisturbed") as directory:

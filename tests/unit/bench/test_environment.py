@@ -77,6 +77,14 @@ def test_one_that_is_there_is_used_again_and_says_what_it_holds(monkeypatch, tmp
     assert environment.versions() == {"torchft": {"torch": "2.13.0", "torchft": "0.2.0"}}
 
 
+def test_what_stands_below_the_top_of_the_file_is_in_the_environment_and_not_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(environment, "HERE", tmp_path)
+    (tmp_path / "both.txt").write_text("# Top.\ntorch==2.13.0\n\n# What this pulls in.\nsympy==1.14.0\n")
+    installs(monkeypatch, torch="2.13.0", sympy="1.14.0")
+    environment.python_of("both.txt")
+    assert environment.versions() == {"both": {"torch": "2.13.0"}}
+
+
 def test_a_package_that_is_only_unpacked_is_named_too(monkeypatch):
     installs(monkeypatch, torch="2.13.0", nvidia_resiliency_ext="0.7.0")
     environment.python_of("nvrx_inprocess.txt")
