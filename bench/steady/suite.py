@@ -24,7 +24,7 @@ SUITE = "steady"
 REPEATS, WARM_UP = 5, 1
 GOAL = 0.85
 METRICS = {"step_s": "s", "step_median_s": "s", "step_to_ddp": "1", "cpu_s": "s", "memory": "MiB"}
-INTERVALS = {"5m": (10, 10)}
+INTERVALS = {"5m": (10, 4)}
 """How many intervals between saves are timed, and how many more there are to read memory in, by the size."""
 OTHER_INTERVALS, QUICK_INTERVALS = (3, 1), (1, 1)
 Figures = dict[str, float]
