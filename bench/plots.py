@@ -24,11 +24,18 @@ from matplotlib.figure import Figure
 WHOLE = "first_full_group_step_s"
 PHASES = {
     "noticed_s": ("until the fault was noticed", "#0072B2"),
+    "members_known_s": ("until the new members were known", "#F0E442"),
     "regrouped_s": ("until the group stood again", "#E69F00"),
     "restored_s": ("until the state was restored", "#009E73"),
     WHOLE: ("until the whole group had done a step", "#CC79A7"),
+    "caught_up_s": ("until it had done the interrupted one", "#56B4E9"),
 }
-COUNTS = {"steps_redone": "steps redone", "parts_lost": "parts lost", "losses_changed": "losses changed"}
+COUNTS = {
+    "steps_redone": "steps redone",
+    "parts_lost": "parts lost",
+    "parts_repeated": "parts repeated",
+    "losses_changed": "losses changed",
+}
 BAR, WHY_CHARACTERS = 0.62, 90
 Metric = tuple[str, str]
 
@@ -131,7 +138,7 @@ def bars(title: str, taken: Sequence[Row], caption: str) -> Figure:
             axes.barh(line, one.median, BAR, color=OURS if one.contender.startswith("hpresil") else AMONG)
             _whisker(axes, line, one)
         _lines(axes, mine, "floor")
-        _frame(axes, [one.contender for one in mine], f"{metric}, {unit}" if unit != "1" else metric)
+        _frame(axes, [one.contender for one in mine], _measured(metric, unit))
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, fontsize=8, frameon=False)
     return picture
@@ -150,6 +157,11 @@ def _frame(axes: Axes, labels: Sequence[str], below: str) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
+def _measured(metric: str, unit: str) -> str:
+    units = {"1": "", "ratio_up": ", more is better"}
+    return metric + units.get(unit, f", {unit}")
+
+
 def _whisker(axes: Axes, line: int, one: Row) -> None:
     """Draw from the least to the largest figure, and write all three in a column on the right."""
     assert one.median is not None
@@ -163,9 +175,13 @@ def _whisker(axes: Axes, line: int, one: Row) -> None:
 
 
 def _lines(axes: Axes, taken: Sequence[Row], floor: str) -> None:
-    """Draw floors and goals: as a line through all bars if there is one value, else each on its bar."""
+    """Draw floors, or baselines where there is none, and goals.
+
+    Each is a line through all bars if there is one value, else there is one on each bar.
+    """
     for name, figures, style, colour in (
         (floor, [one.floor for one in taken], "solid", INK),
+        ("baseline", [one.baseline if one.floor is None else None for one in taken], "dotted", MUTED),
         ("goal", [one.goal for one in taken], "dashed", "#D55E00"),
     ):
         look: dict[str, Any] = {"colors": colour, "linestyles": style, "linewidth": 1.3, "zorder": 4}

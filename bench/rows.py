@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,11 @@ from bench import trace
 class Row:
     """One figure: median, least and largest of ``runs`` counted repeats; None where unknown.
 
-    ``floor`` is what the machine allows and ``goal`` what is wanted, both in ``unit``;
-    ``ratio_to_best_peer`` is the median over that of the best other system, measured in the same run.
+    ``floor`` is what the machine allows and ``goal`` what is wanted, both in ``unit``. ``baseline`` is what
+    the same costs without what is measured, where that is no floor. ``ratio_to_best_peer`` is the median over
+    that of the best other system in its default configuration, ``ratio_to_best_tuned_peer`` over that of the
+    best one with settings made for this workload; all were measured in the same run. ``note``: what is to be
+    known about the figure, say that some repeats failed.
     """
 
     suite: str
@@ -40,6 +42,14 @@ class Row:
     goal: float | None
     ratio_to_best_peer: float | None
     why_missing: str | None
+    # Keys that came later have a default, so that older files can be read.
+    ratio_to_best_tuned_peer: float | None = None
+    baseline: float | None = None
+    note: str | None = None
+
+
+BROKEN = "the bench failed: "
+"""How the reason for a missing figure begins if the bench is at fault and not who was measured."""
 
 
 def row(
@@ -53,13 +63,25 @@ def row(
     floor: float | None = None,
     goal: float | None = None,
     peer: float | None = None,
+    tuned_peer: float | None = None,
+    baseline: float | None = None,
+    note: str | None = None,
 ) -> Row:
-    """Return the row of these repeats; ``peer`` is the median of the best other system."""
+    """Return the row of these repeats; ``peer``, ``tuned_peer``: the medians of the best other systems."""
     median = statistics.median(figures)
-    ratio = None if not peer else median / peer
-    least, most = min(figures), max(figures)
-    return Row(
-        suite, case, contender, metric, unit, median, least, most, len(figures), floor, goal, ratio, None
+    return replace(
+        missing(suite, case, contender, metric, unit, why=""),
+        median=median,
+        min=min(figures),
+        max=max(figures),
+        runs=len(figures),
+        floor=floor,
+        goal=goal,
+        ratio_to_best_peer=None if not peer else median / peer,
+        why_missing=None,
+        ratio_to_best_tuned_peer=None if not tuned_peer else median / tuned_peer,
+        baseline=baseline,
+        note=note,
     )
 
 
@@ -82,25 +104,15 @@ def take_turns(
     return {name: [end - begin for begin, end in those[warm_up:]] for name, those in calls.items()}
 
 
-def machine() -> dict[str, Any]:
-    """Return what the figures depend on."""
-    names = [
-        line.split(":")[1] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    return {
-        "cpu": names[0].strip() if names else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / (1 << 30), 1),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "load_average": os.getloadavg()[0],
-    }
-
-
 def write(path: Path, rows: Iterable[Row], about: Mapping[str, Any]) -> None:
-    """Write ``{"machine": {...}, "rows": [...]}``."""
+    """Write ``{"machine": {...}, "rows": [...]}``: all of it, or what was there before stays."""
     text = json.dumps({"machine": dict(about), "rows": [asdict(one) for one in rows]}, indent=1)
-    path.write_text(text + "\n")
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        new.write_text(text + "\n")
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Row]]:
@@ -118,24 +130,44 @@ def read(path: Path) -> tuple[dict[str, Any], list[Row]]:
 
 def caption(about: Mapping[str, Any]) -> str:
     """Return in a line what figures depend on."""
-    texts = {name: f"{value:.3g}" if isinstance(value, float) else value for name, value in about.items()}
-    return ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in texts.items())
+    return ", ".join(f"{name.replace('_', ' ')} {_said(value)}" for name, value in about.items())
 
 
-HEAD = ("case", "contender", "metric", "unit", "median", "min", "max", "floor", "goal", "of the best peer")
+def _said(value: Any) -> str:
+    if isinstance(value, Mapping):
+        figures = [one for each in value.values() if isinstance(each, list) for one in each]
+        if figures:  # of each part; together that is from the least to the largest
+            return f"{_said(min(figures))} to {_said(max(figures))}"
+        inside = "; ".join(f"{name} {_said(one)}" for name, one in value.items())
+        return f"({inside})"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+HEAD = (
+    *("case", "contender", "metric", "unit", "median", "min", "max", "floor", "goal"),
+    *("of the best peer", "of the best tuned peer", "note"),
+)
 
 
 def table(rows: Iterable[Row]) -> str:
-    """Return a Markdown table, each figure beside its floor and its goal."""
-    lines = [f"| {' | '.join(HEAD)} |", "| --- | --- | --- | --- | " + "---: | " * 6]
+    """Return a Markdown table, each figure beside its floor, or its baseline, and its goal."""
+    lines = [f"| {' | '.join(HEAD)} |", "| --- | --- | --- | --- | " + "---: | " * 7 + "--- |"]
     for one in rows:
-        numbers = (one.median, one.min, one.max, one.floor, one.goal, one.ratio_to_best_peer)
-        cells = [_number(number) for number in numbers]
+        numbers = [_number(number) for number in (one.median, one.min, one.max)]
         if one.why_missing is not None:
-            cells[0] = one.why_missing
-        text = " | ".join([one.case, one.contender, one.metric, one.unit, *cells])
-        lines.append(f"| {text} |")
+            numbers[0] = one.why_missing
+        floor = _number(one.floor)
+        if one.floor is None and one.baseline is not None:
+            floor = f"{_number(one.baseline)} (baseline)"
+        peers = (one.ratio_to_best_peer, one.ratio_to_best_tuned_peer)
+        cells = [*numbers, floor, *map(_number, (one.goal, *peers)), one.note or ""]
+        text = [one.case, one.contender, one.metric, one.unit, *cells]
+        lines.append("| " + " | ".join(_cell(each) for each in text) + " |")
     return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "/").split())
 
 
 def _number(value: float | None) -> str:

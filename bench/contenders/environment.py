@@ -2,23 +2,33 @@
 
 Each is named after the digest of its requirements and this interpreter, so a changed file makes a new one.
 Nothing of the project is in it. HPRESIL_BENCH_CACHE says where they are (default: ~/.cache/hpresil-bench).
+One that cannot be made is not tried again by this process, however many cases need it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+from importlib import metadata
 from pathlib import Path
+
+from bench.contenders.scratch import meaningful
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 UNPACK = "#unpack "
 LONGEST_S = 900.0
+PINNED = re.compile(r"(?:#unpack )?([A-Za-z0-9][A-Za-z0-9._-]*)==")
+_used: dict[str, Path] = {}
+"""The environments that this process has asked for, by their requirements."""
+_cannot: dict[Path, str] = {}
+"""Those that could not be made, and why."""
 
 
 class Unavailable(RuntimeError):
@@ -39,14 +49,43 @@ def python_of(requirements: str) -> Path:
     text = (HERE / requirements).read_text()
     digest = hashlib.blake2b(f"{text}\0{sys.version}".encode(), digest_size=8).hexdigest()
     place = _cache() / f"{Path(requirements).stem}-{digest}"
+    if place in _cannot:
+        raise Unavailable(_cannot[place])
     if not (place / "complete").exists():
         shutil.rmtree(place, ignore_errors=True)
         try:
             _make(place, HERE / requirements, text)
-        except (OSError, subprocess.SubprocessError) as error:
-            said = getattr(error, "stderr", None) or str(error)
-            raise Unavailable(f"{requirements} cannot be installed: {said.strip()[-300:]}") from error
+        except (OSError, ValueError, subprocess.SubprocessError, zipfile.BadZipFile) as error:
+            _cannot[place] = f"{requirements} cannot be installed: {_why(error)}"
+            raise Unavailable(_cannot[place]) from error
+    _used[requirements] = place
     return place / "bin" / "python"
+
+
+def versions() -> dict[str, dict[str, str]]:
+    """Return what the environments hold that this process has used: the packages pinned at the top of their
+    files, above the first blank line.
+    """
+    found = {}
+    for requirements, place in sorted(_used.items()):
+        paths = [str(path) for path in place.glob("lib/python*/site-packages")]
+        there = {_plain(one.name): one.version for one in metadata.distributions(path=paths)}
+        lines = (HERE / requirements).read_text().split("\n\n")[0].splitlines()
+        pinned = [_plain(match[1]) for line in lines if (match := PINNED.match(line))]
+        found[Path(requirements).stem] = {name: there[name] for name in pinned if name in there}
+    return found
+
+
+def _plain(name: str) -> str:
+    """Return a package's name as all of its spellings have it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _why(error: Exception) -> str:
+    """Return the last line with a meaning of what the installer said."""
+    said = getattr(error, "stderr", None) or b""
+    text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+    return meaningful(text) or str(error).splitlines()[0]
 
 
 def _cache() -> Path:

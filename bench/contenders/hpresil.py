@@ -10,7 +10,10 @@ from pathlib import Path
 from bench.contenders import SCRIPTS, Contender, Job, Mark, Process
 
 HANG_S = 3.0
-MARKS = {"WorkerLost": "noticed", "NodeLost": "noticed", "GroupBuilt": "group", "Restored": "restored"}
+MARKS = {
+    **{"WorkerLost": "noticed", "NodeLost": "noticed", "ViewInstalled": "members"},
+    **{"GroupBuilt": "group", "Restored": "restored"},
+}
 """Events of its log (`hpresil.telemetry.events`) by the names that the other scripts' marks have."""
 
 

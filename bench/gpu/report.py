@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import rows
+from bench.machine import machine
 
 ONLY_WITHOUT = "this machine has a CUDA device"
 """Why a test is skipped here that is about machines without one."""
@@ -23,7 +24,7 @@ ONLY_WITHOUT = "this machine has a CUDA device"
 def run(name: str, file: Path) -> None:
     module = importlib.import_module(f"bench.gpu.{name}")
     found = list(module.rows(bool(os.environ.get("HPRESIL_QUICK"))))
-    rows.write(file, found, rows.machine())
+    rows.write(file, found, machine())
     print(rows.table(found), flush=True)
 
 

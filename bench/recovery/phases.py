@@ -1,8 +1,10 @@
 """What a fault cost, from the marks of the training processes: the same rules for every contender.
 
-A *full-group step* is one that as many ranks as before have done together. The *lineage* is what the final
-state was computed from: of every step the last time that it was done. A part of a step that is not in it was
-lost; what was computed and thrown away was redone. Pure.
+A *full-group step* is one that as many ranks as before have done together, also one that had been done before
+the fault and is done again. The group has *caught up* when it has done one that is not before the step which
+the fault interrupted. The *lineage* is what the final state was computed from: of every step the last time
+that it was done. A part of a step that is not in it was lost; what was computed and thrown away was redone.
+Pure.
 """
 
 from __future__ import annotations
@@ -23,9 +25,11 @@ class Cost:
 
     healthy_step_s: float
     noticed_s: float | None
+    members_known_s: float | None
     regrouped_s: float | None
     restored_s: float | None
     first_full_group_step_s: float
+    caught_up_s: float
     over_a_step_s: float
     steps_redone: int
     parts_lost: int
@@ -51,9 +55,11 @@ def cost(
     return Cost(
         healthy_step_s=healthy_s,
         noticed_s=_first(marks, "noticed", fault_at),
+        members_known_s=_last(marks, "members", fault_at),
         regrouped_s=_last(marks, "group", fault_at),
         restored_s=_last(marks, "restored", fault_at),
         first_full_group_step_s=full_s,
+        caught_up_s=first_full_step(after, fault_step, left, begin=fault_step) - fault_at,
         over_a_step_s=full_s - healthy_s,
         steps_redone=_redone(before, after),
         parts_lost=sum((step, part) not in losses for step in range(steps) for part in range(workers)),
@@ -63,8 +69,14 @@ def cost(
 
 
 def healthy_step(done: Sequence[Mark], until: int) -> float:
-    """Return the median time between the steps of rank 0, in seconds, without those at the beginning."""
+    """Return the median time between the steps of rank 0, in seconds, without those at the beginning.
+
+    Raises:
+        ValueError: There are not two of them.
+    """
     times = [mark["t"] for mark in done if mark["rank"] == 0 and WARM_UP_STEPS <= mark["step"] < until]
+    if len(times) < 2:
+        raise ValueError(f"rank 0 left {len(times)} marks of steps {WARM_UP_STEPS} to {until - 1}, not two")
     return statistics.median(b - a for a, b in pairwise(times))
 
 
@@ -91,15 +103,19 @@ def _redone(before: Sequence[Mark], after: Sequence[Mark]) -> int:
     return len({mark["step"] for mark in after if (mark["step"], mark["rank"]) in done})
 
 
-def first_full_step(after: Sequence[Mark], fault_step: int, workers: int) -> float:
+def first_full_step(after: Sequence[Mark], fault_step: int, workers: int, begin: int = 0) -> float:
     """Return when the last member had done the first step that the whole group did together again.
+
+    Args:
+        begin: Steps before this one do not count.
 
     Raises:
         ValueError: There is none.
     """
     by_step: dict[int, list[Mark]] = {}
     for mark in after:
-        by_step.setdefault(mark["step"], []).append(mark)
+        if mark["step"] >= begin:
+            by_step.setdefault(mark["step"], []).append(mark)
     whole = [
         max(mark["t"] for mark in those)
         for those in by_step.values()

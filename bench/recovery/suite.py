@@ -2,7 +2,11 @@
 
 Contenders take turns within each repeat. Phases are counted from the fault (`phases.py`). The floor of a
 recovery is a healthy step: the lost part has to be computed and exchanged once more. hpresil's goal is that
-and 0.1 s, after a hang also the time that it waits before it calls a worker hung.
+and 0.1 s, after a hang also the time that it waits before it calls a worker hung. It may lose, repeat, redo
+and change nothing.
+
+The losses of a run are compared with those of a run of the same contender and job without the fault. There is
+one such run for all cases that have that job: it is the same arithmetic each time.
 """
 
 from __future__ import annotations
@@ -10,23 +14,27 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 from dataclasses import replace
-from tempfile import TemporaryDirectory
+from typing import Any
 
 from bench.contenders import Contender, Fault, Job, contenders_of, launched
 from bench.contenders.hpresil import HANG_S
-from bench.contenders.turns import take_turns
+from bench.contenders.peers import OURS, best
+from bench.contenders.scratch import scratch
+from bench.contenders.turns import Turns, take_turns
+from bench.machine import free_gib
 from bench.recovery import phases
-from bench.rows import Row, machine, missing, row
+from bench.rows import Row, missing, row
 
 SUITE = "recovery"
-OURS = "hpresil"
 REPEATS, WARM_UP = 5, 1
 GOAL_OVER_STEP_S = 0.1
 METRICS = {
     "first_full_group_step_s": "s",
+    "caught_up_s": "s",
     "over_a_step_s": "s",
     "healthy_step_s": "s",
     "noticed_s": "s",
+    "members_known_s": "s",
     "regrouped_s": "s",
     "restored_s": "s",
     "steps_redone": "1",
@@ -34,6 +42,10 @@ METRICS = {
     "parts_repeated": "1",
     "losses_changed": "1",
 }
+WHOLE = ("first_full_group_step_s", "caught_up_s")
+"""Times of whole recoveries, which are compared with a healthy step."""
+COUNTS = ("steps_redone", "parts_lost", "parts_repeated", "losses_changed")
+Lineage = dict[tuple[int, int], str]
 MEMORY_GIB = {"5m": 2.0, "50m": 6.0, "350m": 40.0}
 """What three or five workers, their gradients and two frames of the state take, at most."""
 
@@ -58,79 +70,123 @@ def jobs() -> dict[str, Job]:
 
 
 def names(quick: bool) -> list[str]:
-    """Return the cases."""
+    """Return the cases that are run if none is named."""
     return ["sigkill-50m-2+1"] if quick else list(jobs())
 
 
 def rows(case: str, quick: bool) -> Iterator[Row]:
     """Yield a row for each metric of each contender."""
-    job = jobs()[case]
     repeats, warm_up = (1, 0) if quick else (REPEATS, WARM_UP)
-    contenders = contenders_of(SUITE)
-    taken, why = take_turns(
+    yield from measured(case, jobs()[case], contenders_of(SUITE), repeats=repeats, warm_up=warm_up)
+
+
+def measured(
+    case: str, job: Job, contenders: list[Contender], *, repeats: int, warm_up: int
+) -> Iterator[Row]:
+    """Yield the rows of those contenders."""
+    turns = take_turns(
         contenders, lambda contender: faulted(contender, job), repeats=repeats, warm_up=warm_up
     )
+    recovered = [contender for contender in contenders if contender.name in turns.taken]
+    right = take_turns(recovered, lambda contender: undisturbed(contender, job), repeats=1, warm_up=0)
+    peers = {
+        metric: best(contenders, {who: _known(costs, metric) for who, costs in turns.taken.items()})
+        for metric in WHOLE
+    }
     for contender in contenders:
-        name = contender.name
-        if name in why:
-            for metric, unit in METRICS.items():
-                yield missing(SUITE, case, name, metric, unit, why=why[name])
-        else:
-            yield from _rows(case, job, contender, taken)
+        for metric, unit in METRICS.items():
+            place = (SUITE, case, contender.name, metric, unit)
+            figures, why = _figures(contender.name, metric, turns, right)
+            if why:
+                yield missing(*place, why=why)
+                continue
+            more = _beside(contender.name, metric, job, turns.taken[contender.name])
+            if contender.name == OURS and metric in WHOLE:
+                more |= peers[metric]
+            yield row(
+                *place[:3],
+                metric=metric,
+                unit=unit,
+                figures=figures,
+                note=turns.notes.get(contender.name),
+                **more,
+            )
 
 
 def faulted(contender: Contender, job: Job) -> phases.Cost:
     """Run one job with its fault and return what that cost.
 
     Raises:
-        Failed: It did not do what it was asked to, or cannot; ValueError: the group was never whole again.
+        Cannot: It cannot do this, or not here; Failed: it did not do what it was asked to.
+        ValueError: The group was never whole again.
         Unavailable: It cannot be installed here.
     """
     assert job.fault is not None
-    have, need = machine()["memory_gib"], MEMORY_GIB[job.size] * job.workers / 2 + job.resident_gib
-    if need > have:
-        raise launched.Failed(f"it takes {need:g} GiB of memory, there are {have:g}")
     if cannot := contender.why_not(job):
-        raise launched.Failed(cannot)
-    job = replace(job, steps=job.steps + contender.longer)
-    with TemporaryDirectory(prefix="hpresil-bench-") as scratch:
-        marks = launched.run(contender, job, launched.place(scratch))
-        at = launched.fault_at(launched.place(scratch))
-    return phases.cost(
-        marks, at, workers=job.workers, left=job.left, steps=job.steps, fault_step=job.fault.step
-    )
-
-
-def losses_changed(contender: Contender, job: Job, costs: list[phases.Cost]) -> list[float]:
-    """Return how many losses of each run are not those of a run without the fault. Raises Failed."""
-    alone = replace(job, fault=None, resident_gib=0.0, steps=job.steps + contender.longer)
-    with TemporaryDirectory(prefix="hpresil-bench-") as scratch:
-        marks = launched.run(contender, alone, launched.place(scratch))
-    right = phases.lineage([mark for mark in marks if mark["what"] == "step"])
-    return [sum(cost.losses.get(part) != loss for part, loss in right.items()) for cost in costs]
-
-
-def _rows(case: str, job: Job, contender: Contender, taken: dict[str, list[phases.Cost]]) -> Iterator[Row]:
-    name = contender.name
-    for metric, unit in METRICS.items():
-        compared = metric == "losses_changed"
-        costs = taken[name]
-        figures = losses_changed(contender, job, costs) if compared else _known(costs, metric)
-        if not figures:
-            yield missing(SUITE, case, name, metric, unit, why="it leaves no mark of this")
-            continue
-        floor = goal = peer = None
-        if metric == "first_full_group_step_s":
-            floor = statistics.median(_known(taken[name], "healthy_step_s"))
-        if metric == "first_full_group_step_s" and name == OURS:
-            goal = floor + GOAL_OVER_STEP_S + _waits(job)
-            others = [statistics.median(_known(costs, metric)) for who, costs in taken.items() if who != OURS]
-            peer = min(others, default=None)
-        if metric == "over_a_step_s" and name == OURS:
-            goal = GOAL_OVER_STEP_S + _waits(job)
-        yield row(
-            SUITE, case, name, metric=metric, unit=unit, figures=figures, floor=floor, goal=goal, peer=peer
+        raise launched.Cannot(cannot)
+    have, need = free_gib(), MEMORY_GIB.get(job.size, 0.0) * job.workers / 2 + job.resident_gib
+    if need > have:
+        raise launched.Cannot(f"it takes {need:g} GiB of memory, {have:.1f} are free")
+    job = replace(job, steps=steps(contender, job))
+    with scratch(f"{contender.name} {job.size} {job.fault.kind}") as directory:
+        marks = launched.run(contender, job, directory)
+        return phases.cost(
+            marks,
+            launched.fault_at(directory),
+            workers=job.workers,
+            left=job.left,
+            steps=job.steps,
+            fault_step=job.fault.step,
         )
+
+
+def steps(contender: Contender, job: Job) -> int:
+    """Return how many steps a contender trains: more, if it goes on while it replaces a worker."""
+    return job.steps + contender.longer
+
+
+_undisturbed: dict[tuple[str, Job], Lineage] = {}
+"""What this process knows of runs without a fault, by contender and job."""
+
+
+def undisturbed(contender: Contender, job: Job) -> Lineage:
+    """Return the losses of the same job without its fault; it is run if it has not been. Raises Failed."""
+    alone = replace(job, fault=None, resident_gib=0.0, steps=steps(contender, job))
+    known = _undisturbed.get((contender.name, alone))
+    if known is None:
+        with scratch(f"{contender.name} {job.size} undisturbed") as directory:
+            marks = launched.run(contender, alone, directory)
+        known = phases.lineage([mark for mark in marks if mark["what"] == "step"])
+        _undisturbed[contender.name, alone] = known
+    return known
+
+
+def _figures(
+    name: str, metric: str, turns: Turns[phases.Cost], right: Turns[Lineage]
+) -> tuple[list[float], str]:
+    """Return the figures of a contender, or why there are none."""
+    if name in turns.why:
+        return [], turns.why[name]
+    costs = turns.taken[name]
+    if metric != "losses_changed":
+        found = _known(costs, metric)
+        return found, "" if found else "it leaves no mark of this"
+    if name in right.why:
+        return [], f"there is no run without the fault to compare with: {right.why[name]}"
+    (losses,) = right.taken[name]
+    return [sum(cost.losses.get(part) != loss for part, loss in losses.items()) for cost in costs], ""
+
+
+def _beside(name: str, metric: str, job: Job, costs: list[phases.Cost]) -> dict[str, Any]:
+    """Return the floor and the goal of a figure, as keywords of `row`."""
+    step_s = statistics.median(_known(costs, "healthy_step_s"))
+    found = {"floor": step_s} if metric in WHOLE else {}
+    if name == OURS and metric in COUNTS:
+        found["goal"] = 0.0
+    if name == OURS and metric in (*WHOLE, "over_a_step_s"):
+        over_s = GOAL_OVER_STEP_S + _waits(job)
+        found["goal"] = over_s + (step_s if metric in WHOLE else 0.0)
+    return found
 
 
 def _waits(job: Job) -> float:

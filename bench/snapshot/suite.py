@@ -10,12 +10,14 @@ from __future__ import annotations
 import shutil
 import statistics
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from bench.contenders import launched
+from bench.contenders.scratch import scratch
 from bench.contenders.turns import take_turns
-from bench.rows import Row, machine, missing, row
+from bench.machine import free_gib
+from bench.rows import Row, missing, row
 from bench.snapshot.contenders import CONTENDERS, FLOORS, MEMORY, OURS, Method, Trainer
 from bench.snapshot.figures import METRICS, figures
 
@@ -53,13 +55,14 @@ def rows(case: str, quick: bool) -> Iterator[Row]:
 def measured(case: str, job: Trainer, methods: Sequence[Method], *, repeats: int) -> Iterator[Row]:
     """Yield the rows of those methods; each starts ``repeats`` times, in turns."""
     there = [method for method in methods if job.does in method.trainers]
-    taken, why = take_turns(there, lambda method: run(method, job), repeats=repeats, warm_up=0)
+    turns = take_turns(there, lambda method: run(method, job), repeats=repeats, warm_up=0)
     for method in there:
         for metric, unit in METRICS[job.does].items():
-            if method.name in why:
-                yield missing(SUITE, case, method.name, metric, unit, why=why[method.name])
+            if method.name in turns.why:
+                yield missing(SUITE, case, method.name, metric, unit, why=turns.why[method.name])
             else:
-                yield _row(case, job.does, method.name, metric, unit, taken)
+                made = _row(case, job.does, method.name, metric, unit, turns.taken)
+                yield replace(made, note=turns.notes.get(method.name))
 
 
 def run(method: Method, job: Trainer) -> dict[str, float]:
@@ -69,15 +72,15 @@ def run(method: Method, job: Trainer) -> dict[str, float]:
         Failed: It did not come to its end; ValueError: it says why it cannot.
         Unavailable: What it needs cannot be installed here.
     """
-    have, need = machine()["memory_gib"], MEMORY_GIB.get(job.size, 0.0)
+    have, need = free_gib(), MEMORY_GIB.get(job.size, 0.0)
     if need > have:
-        raise launched.Failed(f"it takes {need:g} GiB of memory, there are {have:g}")
-    with TemporaryDirectory(prefix="hpresil-bench-", dir=_place(need)) as scratch:
+        raise launched.Cannot(f"it takes {need:g} GiB of memory, {have:.1f} are free")
+    with scratch(method.name, _place(need)) as directory:
         try:
-            marks = launched.run(method, job, launched.place(scratch))
+            marks = launched.run(method, job, directory)
         finally:
-            method.remove_leftovers(launched.place(scratch))
-    return figures(job.does, marks)
+            method.remove_leftovers(directory)
+        return figures(job.does, marks)
 
 
 def _place(need_gib: float) -> Path | None:

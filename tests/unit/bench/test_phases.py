@@ -47,6 +47,7 @@ def test_a_replacement_in_place_redoes_nothing() -> None:
 def test_a_restart_from_a_checkpoint_redoes_the_steps_since_then() -> None:
     marks = [
         said(9.6, "noticed", 0),
+        said(12, "members", -1),
         said(14, "group", 5),
         said(15, "group", 6),
         said(17, "restored", 5, step=8),
@@ -54,8 +55,9 @@ def test_a_restart_from_a_checkpoint_redoes_the_steps_since_then() -> None:
     rest = [step(20 + number, number, rank, pid=5 + rank) for number in range(8, STEPS) for rank in (0, 1)]
     found = the_cost([*healthy(10), *marks, *rest])
     assert found.noticed_s == pytest.approx(0.1)
-    assert (found.regrouped_s, found.restored_s) == (5.5, 7.5)
+    assert (found.members_known_s, found.regrouped_s, found.restored_s) == (2.5, 5.5, 7.5)
     assert found.first_full_group_step_s == 28 - 9.5
+    assert found.caught_up_s == 30 - 9.5
     assert (found.steps_redone, found.parts_lost) == (2, 0)
 
 
@@ -64,7 +66,7 @@ def test_what_a_dead_replica_did_not_compute_is_lost() -> None:
     both = [step(number, number, rank) for number in range(13, STEPS) for rank in (0, 1)]
     found = the_cost([*healthy(10), *alone, *both])
     assert found.parts_lost == 3
-    assert found.first_full_group_step_s == 13 - 9.5
+    assert found.first_full_group_step_s == found.caught_up_s == 13 - 9.5
     assert found.steps_redone == 0
 
 
@@ -86,6 +88,12 @@ def test_a_late_mark_of_the_step_before_is_no_step_of_the_full_group() -> None:
     late = [mark for mark in healthy(10) if (mark["step"], mark["rank"]) != (9, 0)] + [step(9.6, 9, 0)]
     rest = [step(2 + number, number, rank) for number in range(10, STEPS) for rank in (0, 1)]
     assert the_cost([*late, *rest]).first_full_group_step_s == 2.5
+
+
+def test_too_few_healthy_steps_are_an_error_that_says_so() -> None:
+    rest = [step(20 + number, number, rank) for number in range(10, STEPS) for rank in (0, 1)]
+    with pytest.raises(ValueError, match="rank 0 left 1 marks of steps 6 to 9, not two"):
+        the_cost([*healthy(7), *rest], fault_at=9.5)
 
 
 def test_a_group_that_is_never_whole_again_is_an_error() -> None:

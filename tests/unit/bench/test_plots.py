@@ -12,7 +12,10 @@ from matplotlib.figure import Figure
 
 CASE = "sigkill-50m-2+1"
 WHY = "torchft.txt cannot be installed: there is no network"
-ENDS = {"noticed_s": 0.5, "regrouped_s": 2.0, "restored_s": 3.0, "first_full_group_step_s": 4.0}
+ENDS = {
+    "noticed_s": 0.5, "regrouped_s": 2.0, "restored_s": 3.0, "first_full_group_step_s": 4.0,
+    "caught_up_s": 6.0,
+}  # fmt: skip
 
 
 def recovered(name, ends, goal=None):
@@ -23,6 +26,7 @@ def recovered(name, ends, goal=None):
         lines = {"floor": floor, "goal": goal if metric == whole else None}
         yield row("recovery", CASE, name, metric=metric, unit="s", figures=figures, **lines)
     yield row("recovery", CASE, name, metric="steps_redone", unit="1", figures=[5])
+    yield row("recovery", CASE, name, metric="parts_repeated", unit="1", figures=[2])
 
 
 def recovery_rows():
@@ -61,10 +65,10 @@ def only(taken) -> Figure:
 
 def test_a_recovery_is_a_bar_from_the_fault_that_is_cut_where_a_phase_ended() -> None:
     (axes,) = only(recovery_rows()).axes
-    colours = [colour for _, colour in plots.PHASES.values()]
+    colours = [plots.PHASES[metric][1] for metric in ENDS]
     whole, *phases = [bar for bar in bars(axes) if bar[1]]
-    assert whole == (0.0, 0.4, colours[-1].lower())
-    lengths = [(0.0, 0.5), (0.5, 1.5), (2.0, 1.0), (3.0, 1.0)]
+    assert whole == (0.0, 0.4, plots.PHASES[plots.WHOLE][1].lower())
+    lengths = [(0.0, 0.5), (0.5, 1.5), (2.0, 1.0), (3.0, 1.0), (4.0, 2.0)]
     assert phases == [(*each, colour.lower()) for each, colour in zip(lengths, colours, strict=True)]
 
 
@@ -73,7 +77,7 @@ def test_it_shows_each_floor_and_the_goal_and_what_was_redone() -> None:
     assert verticals(picture.axes[0]) == [0.3, 0.37]
     assert "healthy step: 0.3" in words(picture)
     assert "goal: 0.37" in words(picture)
-    assert "torchrun + DCP\n5 steps redone" in words(picture)
+    assert "torchrun + DCP\n5 steps redone, 2 parts repeated" in words(picture)
     assert "4 (3.6 to 4.8)" in words(picture)
 
 
@@ -89,6 +93,18 @@ def test_any_other_suite_has_a_panel_for_each_metric_with_bars_beside_floor_and_
     assert [list(line.get_xdata()) for line in times.lines] == [[0.4, 0.6], [0.2, 0.3]]
     assert (times.get_xlabel(), memory.get_xlabel()) == ("step_s, s", "memory, MiB")
     assert not memory.lines, "one figure has no whisker"
+
+
+def test_a_baseline_is_drawn_where_there_is_no_floor() -> None:
+    taken = [
+        row("steady", "50m-2", "hpresil", metric="step_s", unit="s", figures=[2], baseline=3),
+        row("steady", "50m-2", "peer", metric="step_s", unit="s", figures=[4], baseline=3),
+        row("steady", "50m-2", "hpresil", metric="gain", unit="ratio_up", figures=[2], floor=1, baseline=3),
+    ]
+    times, gains = only(taken).axes
+    assert "baseline: 3" in words(only(taken[:2]))
+    assert (verticals(times), verticals(gains)) == ([3], [1])
+    assert gains.get_xlabel() == "gain, more is better"
 
 
 def test_floors_that_differ_stand_on_their_own_bars() -> None:

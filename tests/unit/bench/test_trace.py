@@ -180,6 +180,6 @@ def test_the_command_says_where_timelines_go_and_what_they_are_of(tmp_path, monk
     monkeypatch.setattr(micro, "names", lambda quick: ["copy", "hash"])
     monkeypatch.setattr(micro, "rows", lambda name, quick: rows.take_turns({"a": int}, repeats=1) and [])
     monkeypatch.setattr(sys, "argv", ["bench", "micro", "--trace", str(tmp_path / "there")])
-    command.main()
+    assert command.main() == 0
     names = sorted(path.name for path in (tmp_path / "there").iterdir())
     assert names == ["micro-copy-001-turns.json", "micro-hash-002-turns.json"]
