@@ -43,7 +43,9 @@ def jobs() -> dict[str, Job]:
 
     def job(size: str, kind: str, workers: int = 2, nodes: int = 1, resident_gib: float = 0.0) -> Job:
         rank = workers - 1 if nodes > 1 else 1
-        return Job(size, workers, 36, Fault(kind, rank, 25), resident_gib=resident_gib, nodes=nodes)
+        spares = 1 if nodes == 1 else 0  # no node waits to replace a lost one
+        fault = Fault(kind, rank, 25)
+        return Job(size, workers, 36, fault, resident_gib=resident_gib, nodes=nodes, spares=spares)
 
     return {
         "sigkill-50m-2+1": job("50m", "kill"),
@@ -92,7 +94,7 @@ def faulted(contender: Contender, job: Job) -> phases.Cost:
         raise launched.Failed(f"it takes {need:g} GiB of memory, there are {have:g}")
     if cannot := contender.why_not(job):
         raise launched.Failed(cannot)
-    job = replace(job, steps=job.steps + contender.longer)
+    job = replace(job, steps=job.steps + contender.longer(job))
     with TemporaryDirectory(prefix="hpresil-bench-") as scratch:
         marks = launched.run(contender, job, launched.place(scratch))
         at = launched.fault_at(launched.place(scratch))
@@ -103,7 +105,7 @@ def faulted(contender: Contender, job: Job) -> phases.Cost:
 
 def losses_changed(contender: Contender, job: Job, costs: list[phases.Cost]) -> list[float]:
     """Return how many losses of each run are not those of a run without the fault. Raises Failed."""
-    alone = replace(job, fault=None, resident_gib=0.0, steps=job.steps + contender.longer)
+    alone = replace(job, fault=None, resident_gib=0.0, steps=job.steps + contender.longer(job))
     with TemporaryDirectory(prefix="hpresil-bench-") as scratch:
         marks = launched.run(contender, alone, launched.place(scratch))
     right = phases.lineage([mark for mark in marks if mark["what"] == "step"])
