@@ -1,8 +1,8 @@
 """NVIDIA Resiliency Extension's in-process restart with hot spares; DCP's newest checkpoint is loaded.
 
-Its defaults (0.7.0, ``inprocess/wrap.py``): a rank without progress is asked to restart after 60 s and ended
-after 90 s, one whose node is gone is given up after 30 s without a heartbeat, all of which is looked at once a
-second. What the bench chooses for it is in `scripts/train_nvrx.py`.
+Its defaults (0.7.0, ``inprocess/wrap.py``): a rank without progress is asked to restart after 60 s and
+ended after 90 s, one whose node is gone is given up after 30 s without a heartbeat, all of which is looked at
+once a second. What the bench chooses for it is in `scripts/train_nvrx.py`.
 """
 
 from __future__ import annotations

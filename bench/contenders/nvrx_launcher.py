@@ -1,9 +1,9 @@
 """NVIDIA Resiliency Extension's ft_launcher: torchrun with heartbeats; DCP's newest checkpoint is loaded.
 
-Its defaults (0.4.1, ``fault_tolerance/config.py`` and ``launcher.py``): a worker is hung if its first heartbeat
-takes an hour or the next 45 minutes, which is looked at every 5 s; workers that are told to end get 30 s
-(``--workers-stop-timeout``); a rendezvous with fewer than all nodes waits 30 s for others. That a node is lost
-after 3 keep-alives of 5 s each is no option of it (``_ft_rendezvous.py``), so it is the same if tuned.
+Its defaults (0.4.1, ``fault_tolerance/config.py`` and ``launcher.py``): a worker is hung if its first
+heartbeat takes an hour or the next 45 minutes, which is looked at every 5 s; workers that are told to end get
+30 s (``--workers-stop-timeout``); a rendezvous with fewer than all nodes waits 30 s for others. That a node
+is lost after 3 keep-alives of 5 s each is no option of it (``_ft_rendezvous.py``), so it is the same if tuned.
 """
 
 from __future__ import annotations
@@ -34,9 +34,7 @@ class NvrxLauncher(Contender):
             options += ["--ft-rank-heartbeat-timeout", str(HANG_S)]
         launcher = [python, "-m", "nvidia_resiliency_ext.fault_tolerance.launcher", *options]
         return [
-            Process(
-                f"launcher-{node}", [*launcher, *node_options, SCRIPTS / "train_dcp.py"], NO_SHARED_STORE
-            )
+            Process(f"launcher-{node}", [*launcher, *node_options, SCRIPTS / "train_dcp.py"], NO_SHARED_STORE)
             for node, node_options in enumerate(nodes_of(job, ports[0], rendezvous))
         ]
 

@@ -4,8 +4,8 @@ With several nodes there is a torchrun for each, and those that are left go on w
 
 Its defaults (torch 2.13): nothing looks for hangs, and a collective waits 30 minutes
 (``torch.distributed.constants.default_pg_timeout``); a worker that is told to end gets 30 s
-(``--shutdown-timeout`` in ``torch/distributed/run.py``); a node is lost after 3 keep-alives of 5 s each, and a
-rendezvous with fewer than all nodes waits 30 s for others (``elastic/rendezvous/dynamic_rendezvous.py``).
+(``--shutdown-timeout`` in ``torch/distributed/run.py``); a node is lost after 3 keep-alives of 5 s each, and
+a rendezvous with fewer than all nodes waits 30 s for others (``elastic/rendezvous/dynamic_rendezvous.py``).
 """
 
 from __future__ import annotations
