@@ -7,7 +7,6 @@ replica has a store of its own, so that one torchrun can start those of a node.
 
 import os
 import time
-from datetime import timedelta
 
 import torch
 from torch.distributed import TCPStore
@@ -16,7 +15,6 @@ from workload import Workload, bits, loss_of
 
 work = Workload()
 REPLICA = int(os.environ["BENCH_FIRST"]) + int(os.environ["LOCAL_RANK"])
-LIMIT = timedelta(seconds=60)  # torchft's default
 TOGETHER_S = 60.0
 HEARTBEATS_S = 0.5
 
@@ -71,7 +69,7 @@ def main() -> None:
 
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     manager = Manager(
-        pg=Group(timeout=LIMIT),
+        pg=Group(),
         min_replica_size=1,
         load_state_dict=load,
         state_dict=lambda: {key: thing.state_dict() for key, thing in holder.items()},
