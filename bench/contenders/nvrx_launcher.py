@@ -3,7 +3,7 @@
 Its defaults (0.4.1, ``fault_tolerance/config.py`` and ``launcher.py``): a worker is hung if its first
 heartbeat takes an hour or the next 45 minutes, which is looked at every 5 s; workers that are told to end get
 30 s (``--workers-stop-timeout``); a rendezvous with fewer than all nodes waits 30 s for others. That a
-node is lost after 3 keep-alives of 5 s each is no option of it (``_ft_rendezvous.py``): it is so if tuned too.
+node is lost after 3 keep-alives of 5 s each is no option of it (``_ft_rendezvous.py``), tuned or not.
 """
 
 from __future__ import annotations
