@@ -14,9 +14,10 @@ from pathlib import Path
 
 from bench.contenders import SCRIPTS, Contender, Job, Process
 from bench.contenders.hpresil import HANG_S
-from bench.contenders.torchrun_dcp import END_S, LAST_CALL_S, NO_SHARED_STORE, nodes_of
+from bench.contenders.torchrun_dcp import LAST_CALL_S, NO_SHARED_STORE, nodes_of
 
 CHECK_S = 0.1
+END_S = 1
 
 
 @dataclass(frozen=True)

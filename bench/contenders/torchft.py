@@ -17,7 +17,7 @@ from pathlib import Path
 from bench.contenders import SCRIPTS, Contender, Job, Process
 
 TUNED = ("--quorum_tick_ms", "20", "--join_timeout_ms", "1000", "--heartbeat_timeout_ms", "500")
-LONGER = {"small": 1500, "5m": 300}
+LONGER = {"small": 3000, "5m": 600}
 """Steps that one replica alone trains in the time that the other takes to come back, and more."""
 LONGER_ELSE = 30
 

@@ -3,9 +3,10 @@
 With several nodes there is a torchrun for each, and those that are left go on without a lost one.
 
 Its defaults (torch 2.13): nothing looks for hangs, and a collective waits 30 minutes
-(``torch.distributed.constants.default_pg_timeout``); a worker that is told to end gets 30 s
-(``--shutdown-timeout`` in ``torch/distributed/run.py``); a node is lost after 3 keep-alives of 5 s each, and
-a rendezvous with fewer than all nodes waits 30 s for others (``elastic/rendezvous/dynamic_rendezvous.py``).
+(``torch.distributed.constants.default_pg_timeout``); a node is lost after 3 keep-alives of 5 s each, and a
+rendezvous with fewer than all nodes waits 30 s for others (``elastic/rendezvous/dynamic_rendezvous.py``).
+When a worker has failed, those beside it have 30 s to end, a stopped one too, and no option changes that
+(``elastic/multiprocessing/api.py``: ``_poll`` calls ``close`` without the ``--shutdown-timeout``).
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from bench.contenders.hpresil import HANG_S
 NO_SHARED_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 """Without it workers that are started again now and then find the addresses of those before them and wait."""
 KEEP_ALIVES = 3
-END_S = 1
 LAST_CALL_S = 1
 
 
@@ -41,17 +41,15 @@ class TorchrunDcp(Contender):
 
     def processes(self, job: Job, directory: Path, python: Path, ports: Sequence[int]) -> list[Process]:
         rendezvous: list[str] = []
-        options: list[str] = []
         environment = dict(NO_SHARED_STORE)
         if self.tuned:
             rendezvous = [f"keep_alive_interval={round(HANG_S / KEEP_ALIVES)}"]
             rendezvous += [f"keep_alive_max_attempt={KEEP_ALIVES}", f"last_call_timeout={LAST_CALL_S}"]
-            options = ["--shutdown-timeout", str(END_S)]
             environment["BENCH_HANG_S"] = str(HANG_S)
         return [
             Process(
                 f"torchrun-{node}",
-                [python, "-m", "torch.distributed.run", *options, *node_options, SCRIPTS / "train_dcp.py"],
+                [python, "-m", "torch.distributed.run", *node_options, SCRIPTS / "train_dcp.py"],
                 environment,
             )
             for node, node_options in enumerate(nodes_of(job, ports[0], rendezvous))

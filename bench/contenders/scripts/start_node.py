@@ -12,4 +12,6 @@ started = [
     subprocess.Popen([sys.executable, sys.argv[2]], env={**os.environ, "RANK": str(first + rank)})
     for rank in range(ranks)
 ]
-sys.exit(max(abs(process.wait()) for process in started))
+# Whichever ends first: who watches a rank waits until it is gone.
+ended = [os.waitstatus_to_exitcode(os.wait()[1]) for _ in started]
+sys.exit(max(map(abs, ended)))

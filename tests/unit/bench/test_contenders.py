@@ -117,6 +117,19 @@ def test_who_is_started_in_the_place_of_the_dead_fills_no_memory(workload, tmp_p
     assert workload._ballast is None
 
 
+@pytest.mark.parametrize("worst", [0, 3])
+def test_a_node_starts_its_ranks_and_ends_like_the_worst_of_them(tmp_path, worst) -> None:
+    script = tmp_path / "rank.py"
+    script.write_text(
+        "import os, pathlib, sys; rank = os.environ['RANK']; pathlib.Path(rank).touch();"
+        f"sys.exit({worst} * (rank == '2'))"
+    )
+    command = [sys.executable, SCRIPTS / "start_node.py", "2", script]
+    ran = subprocess.run(command, cwd=tmp_path, env=os.environ | {"RANK": "2"}, check=False, timeout=60)
+    assert ran.returncode == worst
+    assert sorted(path.name for path in tmp_path.glob("[0-9]")) == ["2", "3"]
+
+
 def test_a_lost_node_takes_along_who_started_its_workers_and_who_watches_them(tmp_path) -> None:
     wanted = {"OUT": str(tmp_path), "SIZE": "small", "STEPS": "36", "FAULT": "node:1:25"}
     env = {name: value for name, value in os.environ.items() if name != "HPRESIL_AGENT_PID"}
