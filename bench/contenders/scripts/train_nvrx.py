@@ -5,6 +5,9 @@ What it needs and has no default for: gloo cannot be aborted, so a rank that wai
 the timeout of its group only, and that has to be over before it is taken for hung itself. Saving is not
 watched: ranks then wait for one another's files.
 
+In 0.7.0 a rank that is given up because its node is gone is left in the store as bytes, which the barrier at
+the end of the job cannot read; so it is made a number here.
+
 BENCH_HANG_S, if it is set, is the limit after which a hung rank is ended, and the other limits and intervals
 are as short as that allows.
 """
@@ -16,6 +19,7 @@ import nvidia_resiliency_ext.inprocess as inprocess
 import torch.distributed as dist
 from checkpoints import Checkpoints
 from nvidia_resiliency_ext.inprocess import rank_assignment
+from nvidia_resiliency_ext.inprocess.store import StoreMixin
 from torch.nn.parallel import DistributedDataParallel
 from workload import Workload, bits, loss_of
 
@@ -44,6 +48,8 @@ def tuned() -> dict[str, datetime.timedelta]:
     }
 
 
+as_bytes = StoreMixin.get_initial_ranks
+StoreMixin.get_initial_ranks = lambda store, ranks: [int(rank) for rank in as_bytes(store, ranks)]
 work.ballast(int(os.environ["RANK"]))
 model = work.build()
 optimizer = work.adam(model)
