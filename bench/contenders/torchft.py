@@ -29,7 +29,7 @@ class Torchft(Contender):
         return "torchft goes on without a stopped replica and never ends it" if job.hangs else ""
 
     def longer(self, job: Job) -> int:
-        return LONGER.get(job.size, LONGER_ELSE)
+        return LONGER.get(job.size, LONGER_ELSE) if job.nodes == 1 else 0  # a lost node does not come back
 
     def processes(self, job: Job, directory: Path, python: Path, ports: Sequence[int]) -> list[Process]:
         lighthouse = [python.with_name("torchft_lighthouse"), "--min_replicas", "1"]
