@@ -2,8 +2,8 @@
 node is lost; the others are spares.
 
 What it needs and has no default for: gloo cannot be aborted, so a rank that waits for a hung one is let go by
-the timeout of its group only, and that has to be over before it is taken for hung itself. Saving is not
-watched: ranks then wait for one another's files.
+the timeout of its group only, and that has to be over before it is taken for hung itself. Only steps are
+watched, as with the other contenders: a new group and a checkpoint are waited for without a call to Python.
 
 In 0.7.0 a rank that is given up because its node is gone is left in the store as bytes, which the barrier at
 the end of the job cannot read; so it is made a number here.
@@ -42,9 +42,10 @@ def tuned() -> dict[str, datetime.timedelta]:
         "heartbeat_interval": seconds(0.2),
         "progress_watchdog_interval": seconds(0.2),
         "last_call_wait": seconds(0.05),
-        "soft_timeout": seconds(STEPS_S),
+        "soft_timeout": seconds(HANG_S * 0.9),
         "hard_timeout": seconds(HANG_S),
         "heartbeat_timeout": seconds(HANG_S),
+        "termination_grace_time": seconds(0.5),
     }
 
 
@@ -71,23 +72,24 @@ def train(call_wrapper: inprocess.CallWrapper | None = None) -> None:
     turn = call_wrapper.iteration
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     optimizer.zero_grad()  # a backward pass that was aborted leaves gradients
-    store = dist.TCPStore(
-        os.environ["MASTER_ADDR"],
-        PORT + 2 + turn,
-        world,
-        rank == 0,
-        multi_tenant=True,
-        wait_for_workers=True,
-        use_libuv=True,
-    )
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=seconds(GROUP_S))
-    replica = DistributedDataParallel(
-        model, process_group=dist.new_group(timeout=seconds(STEPS_S)) if HANG_S else None
-    )
-    work.marks.add("group", rank=rank, world=world)
-    saved = Checkpoints(model, optimizer, int(os.environ["BENCH_SAVE_EVERY"]))
-    begin = saved.restore()
-    work.marks.add("restored", step=begin)
+    with call_wrapper.disable_hang_protection():
+        store = dist.TCPStore(
+            os.environ["MASTER_ADDR"],
+            PORT + 2 + turn,
+            world,
+            rank == 0,
+            multi_tenant=True,
+            wait_for_workers=True,
+            use_libuv=True,
+        )
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=seconds(GROUP_S))
+        replica = DistributedDataParallel(
+            model, process_group=dist.new_group(timeout=seconds(STEPS_S)) if HANG_S else None
+        )
+        work.marks.add("group", rank=rank, world=world)
+        saved = Checkpoints(model, optimizer, int(os.environ["BENCH_SAVE_EVERY"]))
+        begin = saved.restore()
+        work.marks.add("restored", step=begin)
     for step in range(begin, work.steps):
         loss = loss_of(replica(work.batch(step, rank)))
         if turn == 0:
