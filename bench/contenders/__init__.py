@@ -32,7 +32,10 @@ class Fault:
 
 @dataclass(frozen=True)
 class Job:
-    """One training run: ``size`` of the model (see `scripts/workload.py`), and what it meets."""
+    """One training run: ``size`` of the model (see `scripts/workload.py`), and what it meets.
+
+    ``spares``: how many processes wait beside the workers, of those contenders that keep any.
+    """
 
     size: str
     workers: int
@@ -41,6 +44,12 @@ class Job:
     save_every: int = 10
     resident_gib: float = 0.0
     nodes: int = 1
+    spares: int = 1
+
+    @property
+    def hangs(self) -> bool:
+        """Whether a worker stops without dying."""
+        return self.fault is not None and self.fault.kind == "hang"
 
     @property
     def left(self) -> int:
@@ -66,17 +75,22 @@ class Contender:
     Attributes:
         requirements: The file in this folder that lists what it needs; "" for the project's own environment.
         suites: Those that it takes part in.
-        longer: How many steps more a job with a fault needs, since it trains on while it replaces a worker.
+        tuned: Whether its options are chosen for a fast recovery; if not, they are its own defaults, and what
+            the bench has to choose is said where it does.
     """
 
     name: str
     requirements: str = ""
     suites: tuple[str, ...] = ("recovery", "steady")
-    longer: int = 0
+    tuned: bool = False
 
     def why_not(self, job: Job) -> str:
         """Return why it cannot run this job, "" if it can."""
-        return "it is started on one node here" if job.nodes > 1 else ""
+        return ""
+
+    def longer(self, job: Job) -> int:
+        """Return how many steps more the job needs, if it trains on while a worker is replaced."""
+        return 0
 
     def processes(self, job: Job, directory: Path, python: Path, ports: Sequence[int]) -> list[Process]:
         """Return what to start. ``ports``: some in a row that are free."""

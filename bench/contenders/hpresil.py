@@ -1,4 +1,4 @@
-"""hpresil with one spare; on several nodes of this machine without one, since no node can be replaced."""
+"""hpresil: a spare takes the place of a lost worker and has its state from a living one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 from bench.contenders import SCRIPTS, Contender, Job, Mark, Process
 
 HANG_S = 3.0
+"""How long a worker may do nothing until it is called hung: hpresil's default, and the limit that every tuned
+contender is given. Those that are not tuned have their own defaults."""
 MARKS = {
     **{"WorkerLost": "noticed", "NodeLost": "noticed", "ViewInstalled": "members"},
     **{"GroupBuilt": "group", "Restored": "restored"},
@@ -21,13 +23,10 @@ MARKS = {
 class Hpresil(Contender):
     flags: tuple[str, ...] = ()
 
-    def why_not(self, job: Job) -> str:
-        return ""
-
     def processes(self, job: Job, directory: Path, python: Path, ports: Sequence[int]) -> list[Process]:
         command = [python, "-m", "hpresil.cli.main", "run", "--run-dir", directory / "run"]
         command += ["--slots", str(job.workers), "--hang-timeout-min-s", str(HANG_S)]
-        command += ["--spares", "1" if job.fault and job.nodes == 1 else "0"]
+        command += ["--spares", str(job.spares)]
         nodes = 2 if "--local-nodes" in self.flags else job.nodes
         if job.nodes > 1:
             command += ["--local-nodes", str(job.nodes)]

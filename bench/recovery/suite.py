@@ -55,7 +55,9 @@ def jobs() -> dict[str, Job]:
 
     def job(size: str, kind: str, workers: int = 2, nodes: int = 1, resident_gib: float = 0.0) -> Job:
         rank = workers - 1 if nodes > 1 else 1
-        return Job(size, workers, 36, Fault(kind, rank, 25), resident_gib=resident_gib, nodes=nodes)
+        spares = 1 if nodes == 1 else 0  # no node waits to replace a lost one
+        fault = Fault(kind, rank, 25)
+        return Job(size, workers, 36, fault, resident_gib=resident_gib, nodes=nodes, spares=spares)
 
     return {
         "sigkill-50m-2+1": job("50m", "kill"),
@@ -142,7 +144,7 @@ def faulted(contender: Contender, job: Job) -> phases.Cost:
 
 def steps(contender: Contender, job: Job) -> int:
     """Return how many steps a contender trains: more, if it goes on while it replaces a worker."""
-    return job.steps + contender.longer
+    return job.steps + contender.longer(job)
 
 
 _undisturbed: dict[tuple[str, Job], Lineage] = {}

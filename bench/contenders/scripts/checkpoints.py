@@ -30,10 +30,10 @@ class Checkpoints:
         )
         return step
 
-    def after(self, step: int) -> None:
-        """Save if it is time to."""
+    def after(self, step: int) -> bool:
+        """Save if it is time to; return whether it was."""
         if (step + 1) % self._every:
-            return
+            return False
         dcp.save(self._state(), checkpoint_id=self._place / str(step + 1))
         dist.barrier()
         if dist.get_rank() == 0:
@@ -41,6 +41,7 @@ class Checkpoints:
             written.write_text(str(step + 1))
             written.replace(self._newest)
         dist.barrier()
+        return True
 
     def _state(self) -> dict[str, object]:
         model, optimizer = get_state_dict(self._model, self._optimizer)

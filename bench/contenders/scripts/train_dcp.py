@@ -7,8 +7,10 @@ import os
 import signal
 import sys
 
+import heartbeats
 import torch.distributed as dist
 from checkpoints import Checkpoints
+from limits import group_of_steps
 from torch.nn.parallel import DistributedDataParallel
 from workload import Workload, bits, loss_of
 
@@ -20,8 +22,10 @@ def main() -> None:
     rank, world = dist.get_rank(), dist.get_world_size()
     work.ballast(rank)
     model = work.build()
-    replica, optimizer = DistributedDataParallel(model), work.adam(model)
+    optimizer = work.adam(model)
+    replica = DistributedDataParallel(model, process_group=group_of_steps())
     work.marks.add("group", rank=rank, world=world)
+    beat = heartbeats.begin()
     saved = Checkpoints(model, optimizer, int(os.environ["BENCH_SAVE_EVERY"]))
     begin = saved.restore()
     work.marks.add("restored", step=begin)
@@ -35,8 +39,10 @@ def main() -> None:
             raise
         optimizer.step()
         optimizer.zero_grad()
+        beat()
         work.marks.step(step, rank=rank, world=world, parts={rank: bits(loss)})
-        saved.after(step)
+        if saved.after(step):
+            beat()
     dist.destroy_process_group()
 
 

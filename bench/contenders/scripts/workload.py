@@ -26,6 +26,8 @@ SIZES = {"small": (64, 4), "5m": (640, 4), "50m": (2048, 4), "50m-long": (2048, 
 """Width and samples of a part; 12 layers of that width have about as many parameters as the name says."""
 LAYERS = 12
 LEARNING_RATE = 1e-4
+FAULT = "fault"
+"""The file in BENCH_OUT that is there once the fault has happened: whom it ended, and when."""
 
 
 class Planned(RuntimeError):
@@ -64,9 +66,12 @@ class Workload:
         return torch.randn(self.samples, self.width, generator=generator)
 
     def ballast(self, rank: int) -> None:
-        """Keep BENCH_RESIDENT GiB of memory in small pages in the worker that will die."""
+        """Keep BENCH_RESIDENT GiB of memory in small pages in the worker that will die.
+
+        Not in the one that is started in its place: filling its memory is no part of a recovery.
+        """
         gib = float(os.environ.get("BENCH_RESIDENT") or 0)
-        if gib > 0 and rank == self._rank:
+        if gib > 0 and rank == self._rank and not (self.out / FAULT).exists():
             self._ballast = resident(gib)
 
     def meet_fault(self, step: int, rank: int) -> None:
@@ -86,16 +91,20 @@ class Workload:
             raise Planned("the bench asked for an exception")
 
     def _victims(self) -> list[int]:
-        """Return who dies, this process last: of a node all workers and who started them."""
+        """Return who dies, this process last: of a node who started its workers, these, and their like.
+
+        Processes that are nobody's children have left their numbers in ``beside-STARTER.ANYTHING``.
+        """
         if self._kind != "node":
             return [os.getpid()]
         starter = int(os.environ.get("HPRESIL_AGENT_PID") or os.getppid())
         started = Path(f"/proc/{starter}/task/{starter}/children").read_text().split()
+        started += [path.read_text() for path in self.out.glob(f"beside-{starter}.*")]
         return [starter, *(pid for pid in map(int, started) if pid != os.getpid()), os.getpid()]
 
     def _first(self, victims: list[int]) -> bool:
         try:
-            fd = os.open(self.out / "fault", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            fd = os.open(self.out / FAULT, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         except FileExistsError:
             return False
         os.write(fd, json.dumps({"pids": victims, "t": time.monotonic()}).encode())
