@@ -4,12 +4,13 @@
     steady      what protection costs while nothing happens; a NAME is a case, say 50m-2
     snapshot    what a snapshot costs the training thread; a NAME is a case, say 1gib-idle
     micro       small parts of the product beside their floors; a NAME is a file of bench/micro
-    all         all of these
     model       expected goodput at scales that were not measured; a NAME is a case, say model-10k
+    all         all of these
 
 Prints a table of each case as it ends, and writes all rows with what they depend on to FILE. ``--quick``:
-fewer cases, smaller sizes, few repeats; such figures show that the benches run, not what the machine can do.
-``--trace DIR``: a timeline of each run, with all of its processes (`bench/trace.py`).
+one case of 5 M parameters for recovery and steady, 256 MiB and 5 M for snapshot, each contender once and
+without warm-up, micro with small sizes: minutes instead of hours. Such figures show that the benches run, not
+what the machine can do. ``--trace DIR``: a timeline of each run, with all of its processes (`bench/trace.py`).
 
 Of files with rows, without measuring anything (``--help`` says how):
 
@@ -44,15 +45,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("suite", choices=[*SUITES, "all", *MODELS])
+    parser.add_argument("suite", choices=[*SUITES, *MODELS, "all"])
     parser.add_argument("names", nargs="*", metavar="NAME", help="parts of the suite (all)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the rows there too")
-    parser.add_argument("--quick", action="store_true", help="fewer cases, small sizes, few repeats")
+    parser.add_argument("--quick", action="store_true", help="small cases, each once")
     parser.add_argument("--trace", metavar="DIR", type=Path, help="write a timeline of each run there")
     args = parser.parse_args()
     suites = {
         name: import_module(f"bench.{name}.suite")
-        for name in (SUITES if args.suite == "all" else (args.suite,))
+        for name in ((*SUITES, *MODELS) if args.suite == "all" else (args.suite,))
     }
     known = [(name, part) for name, suite in suites.items() for part in suite.names(args.quick)]
     if unknown := set(args.names) - {part for _, part in known}:

@@ -59,7 +59,7 @@ def jobs() -> dict[str, Job]:
 
 def names(quick: bool) -> list[str]:
     """Return the cases."""
-    return ["sigkill-50m-2+1"] if quick else list(jobs())
+    return ["sigkill-5m-2+1"] if quick else list(jobs())
 
 
 def rows(case: str, quick: bool) -> Iterator[Row]:
