@@ -9,8 +9,8 @@
 
 Prints a table of each case as it ends, and writes all rows with what they depend on to FILE. ``--quick``:
 one case of 5 M parameters for recovery and steady, 256 MiB and 5 M for snapshot, each contender once and
-without warm-up, micro with small sizes: minutes instead of hours. Such figures show that the benches run, not
-what the machine can do. ``--trace DIR``: a timeline of each run, with all of its processes (`bench/trace.py`).
+without warm-up, micro with small sizes: minutes, not hours. Such figures show that the benches run, not what
+the machine can do. ``--trace DIR``: a timeline of each run, with all of its processes (`bench/trace.py`).
 
 Of files with rows, without measuring anything (``--help`` says how):
 
