@@ -46,10 +46,10 @@ def said(
         for rank, (process, _) in enumerate(ranks):
             process.join(within_s)
             if process.exitcode != 0:
-                raise RankFailed(
-                    f"rank {rank} (process {process.pid}) has ended with status {process.exitcode}, or after"
-                    f" {within_s:g} s not at all (None); if it failed, its error is above"
-                )
+                how = f"ended with status {process.exitcode}, whose error is above,"
+                if process.exitcode is None:
+                    how = f"has not ended for {within_s:g} s"
+                raise RankFailed(f"rank {rank} (process {process.pid}) {how} after its last turn")
     return found
 
 
