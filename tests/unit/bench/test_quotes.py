@@ -153,7 +153,7 @@ def test_a_figure_that_is_typed_among_the_figures_of_the_readme_fails_the_check(
 
 
 def test_what_is_no_figure_may_be_typed_there(project) -> None:
-    text = "50 M parameters, 604 MB, 3 runs, 2 workers + 1 spare, commit 9a4cb78s, 2x2 nodes, [1](a-7s.json)"
+    text = "50 M parameters, 604 MB, 3 runs, 2 workers + 1 spare, commit 9a4cb78s, 2x2 nodes"
     (project / "README.md").write_text(f"{FIGURES}{text}\n")
     assert problems(project) == []
 
