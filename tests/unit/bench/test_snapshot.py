@@ -176,6 +176,17 @@ def test_the_floor_copies_everything_on_all_cores(trainer, tmp_path, monkeypatch
     sys.modules.pop("take_copies")
 
 
+def test_the_quick_form_has_each_method_idle_and_one_of_each_system_busy(monkeypatch):
+    ran = given(monkeypatch, dict.fromkeys([method.name for method in CONTENDERS], 1.0))
+    list(suite.rows("256mib-idle", quick=True))
+    assert ran == [method.name for method in CONTENDERS if method.name != NOTHING]
+    ran.clear()
+    list(suite.rows("5m-busy", quick=True))
+    of = {method.name: method.script[0] for method in CONTENDERS if method.name != COPIES}
+    assert sorted(of[name] for name in ran) == sorted(set(of.values()))
+    assert {OURS, NOTHING} < set(ran)
+
+
 def test_every_method_has_a_script_requirements_and_a_name_of_its_own():
     assert len({method.name for method in CONTENDERS}) == len(CONTENDERS)
     for method in CONTENDERS:
