@@ -237,7 +237,7 @@ def small(case: training_state.Case, limit: int, runs: int) -> Iterator[figures.
 
 
 def rows(quick: bool) -> Iterator[figures.Row]:
-    limit, runs, steps = (1 << 21, 5, 20) if quick else (1 << 23, 5, 200)
+    limit, runs, steps = (1 << 20, 2, 5) if quick else (1 << 23, 5, 200)
     pipelines = [(False, False), (False, True), (True, False), (True, True)]
     for case in training_state.cases(steps):
         yield from changed(case)
