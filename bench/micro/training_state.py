@@ -190,7 +190,7 @@ def cases(steps: int = 300) -> Iterator[Case]:
         threads = torch.get_num_threads()
         torch.set_num_threads(
             1
-        )  # the same state on every machine, and no threads that spin beside other work
+        )  # the same state on every machine, no threads that spin beside others
         try:
             case = make(steps)
         finally:
