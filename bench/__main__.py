@@ -4,13 +4,14 @@
     steady      what protection costs while nothing happens; a NAME is a case, say 50m-2
     snapshot    what a snapshot costs the training thread; a NAME is a case, say 1gib-idle
     micro       small parts of the product beside their floors; a NAME is a file of bench/micro
-    all         all of these
     model       expected goodput at scales that were not measured; a NAME is a case, say model-10k
+    all         all of these
 
 Prints a table of each part as it ends, and writes all rows with what they depend on to FILE. ``--quick``:
-fewer parts if none is named, smaller sizes, few repeats; such figures show that the benches run, not what the
-machine can do. What cannot be measured is a row that says why. If that is a fault of the bench and not of who
-was to be measured, the others go on, and the status is 1.
+one case of 5 M parameters for recovery and steady, 256 MiB and 5 M for snapshot, each contender once and
+without warm-up, micro with small sizes: minutes, not hours. Such figures show that the benches run, not what
+the machine can do. What cannot be measured is a row that says why. If that is a fault of the bench and not of
+who was to be measured, the others go on, and the status is 1.
 ``--trace DIR``: a timeline of each run, with all of its processes (`bench/trace.py`).
 
 Of files with rows, without measuring anything (``--help`` says how):
@@ -55,19 +56,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("suite", choices=[*SUITES, "all", *MODELS])
+    parser.add_argument("suite", choices=[*SUITES, *MODELS, "all"])
     parser.add_argument("names", nargs="*", metavar="NAME", help="parts of the suite (all)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the rows there too")
-    parser.add_argument("--quick", action="store_true", help="fewer cases, small sizes, few repeats")
+    parser.add_argument("--quick", action="store_true", help="small cases, each once")
     parser.add_argument("--trace", metavar="DIR", type=Path, help="write a timeline of each run there")
     args = parser.parse_args()
     if args.json and not args.json.absolute().parent.is_dir():
         parser.error(f"{args.json} cannot be written: there is no folder {args.json.absolute().parent}")
     suites = {
         name: import_module(f"bench.{name}.suite")
-        for name in (SUITES if args.suite == "all" else (args.suite,))
+        for name in ((*SUITES, *MODELS) if args.suite == "all" else (args.suite,))
     }
-    known = dict.fromkeys(part for suite in suites.values() for part in suite.names(False))
+    known = dict.fromkeys(
+        part for suite in suites.values() for quick in (False, True) for part in suite.names(quick)
+    )
     if unknown := set(args.names) - set(known):
         parser.error(f"no such bench: {', '.join(sorted(unknown))}; there are: {', '.join(known)}")
     command = " ".join(["python -m bench", args.suite, *args.names, *(["--quick"] if args.quick else [])])

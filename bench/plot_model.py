@@ -11,6 +11,7 @@ from bench.rows import Row
 from matplotlib.figure import Figure
 
 METRIC, BY = "goodput", "goodput by "
+COLUMNS, ROW_INCHES = 2, 3.0
 SCALE = re.compile(r"model-(\d+)k")
 
 
@@ -18,10 +19,11 @@ def goodput(title: str, taken: Sequence[Row], caption: str) -> Figure:
     """Return a panel for each constant that was varied: lines as expected, bands as far as it moves them."""
     varied = list(dict.fromkeys(one.metric for one in taken if one.metric.startswith(BY)))
     systems = list(dict.fromkeys(one.contender for one in taken if one.metric == METRIC))
-    picture = figure(4.2, f"{title}: a model, not a measurement", caption)
+    lines = -(-len(varied) // COLUMNS)
+    picture = figure(1.0 + ROW_INCHES * lines, f"{title}: a model, not a measurement", caption)
     first = None
     for place, metric in enumerate(varied):
-        axes = first = picture.add_subplot(1, len(varied), place + 1, sharey=first)
+        axes = first = picture.add_subplot(lines, min(COLUMNS, len(varied)), place + 1, sharey=first)
         for colour, system in zip(COLOURS, systems, strict=False):
             gpus, share, _, _ = _points(taken, system, METRIC)
             axes.plot(gpus, share, color=colour, label=system)

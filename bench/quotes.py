@@ -5,29 +5,33 @@ A quoted figure stands on one line between two comments, also inside of a table;
     <!-- quote FILE; SUITE; CASE; CONTENDER; METRIC; FORMAT -->412 ms<!-- /quote -->
     <!-- quote FILE; SUITE; CASE; CONTENDER; METRIC; min; FORMAT -->398 ms<!-- /quote -->
 
-FILE is one of bench/results. FORMAT is a number format of Python and the unit to be shown, which may be
+FILE is one of bench/results; SUITE and CASE of one without rows, as they were until November 2026, are "old
+form" and "medians". FORMAT is a number format of Python and the unit to be shown, which may be
 another one of the same kind: ``.0f ms``, ``.2f s``, ``.0f %``, ``.1f`` (no unit). Instead of the median: min,
 max, floor, goal, or ratio (that to the best peer).
 
 Without --check all quoted figures are written anew. With it nothing is written, and the status is 1 if a
-figure is not what its file says. It is 1 with both if a quote names something that is not there.
+figure is not what its file says, or was typed where it has to be quoted (`bench/typed_figures.py`). It is 1
+with both if a quote names something that is not there.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from bench import rows
+from bench import rows, typed_figures
 from bench.rows import Row
 
 ROOT = Path(__file__).parents[1]
 QUOTE = re.compile(r"(<!-- quote (.*?) -->)(.*?)(<!-- /quote -->)")
 OPENING = "<!-- quote "
+OLD_FORM = "old form"
 FORMAT = re.compile(r"(,?\.\d[fg])(?: (.+))?")
 FIELDS = {
     "median": "median",
@@ -44,6 +48,8 @@ FACTORS = {
     ("MiB", "GiB"): 1 / 1024,
     ("1", "%"): 100.0,
     ("1", "x"): 1.0,
+    ("ratio_up", "%"): 100.0,
+    ("ratio_up", "x"): 1.0,
 }
 
 
@@ -83,7 +89,12 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> int:
 
 def check(root: Path) -> list[Problem]:
     """Return what is wrong with the figures of all documents."""
-    return [problem for path in pages(root) for problem in quoted(root, path)[1]]
+    wrong = [problem for path in pages(root) for problem in quoted(root, path)[1]]
+    for path in pages(root):
+        place = path.relative_to(root)
+        text = QUOTE.sub(r"\1\4", path.read_text())
+        wrong += [Problem(place, line, what) for line, what in typed_figures.found(place, text, root)]
+    return wrong
 
 
 def rewrite(root: Path) -> list[Problem]:
@@ -145,15 +156,29 @@ def figure(said: str, results: Path) -> str:
             f"{said!r} is no FILE; SUITE; CASE; CONTENDER; METRIC[; {'|'.join(FIELDS)}]; FORMAT without a |"
         )
     name, *place, which, shown = parts
-    found = [one for one in _rows(results / name) if _place(one) == place]
-    if len(found) != 1:
-        near = ", ".join(_near(results / name, place)) or "nothing like it"
-        raise Unknown(f"{name} holds {len(found)} rows {'; '.join(place)}; there is {near}")
-    number = getattr(found[0], FIELDS[which])
+    taken = _rows(results / name)
+    try:
+        found = only(taken, place)
+    except Unknown as error:
+        raise Unknown(f"{name} holds {error}") from None
+    number = getattr(found, FIELDS[which])
     if number is None:
-        why = found[0].why_missing or "it was measured without one"
+        why = found.why_missing or "it was measured without one"
         raise Unknown(f"{name}: {'; '.join(place)} has no {which}: {why}")
-    return _shown(float(number), "1" if which == "ratio" else found[0].unit, shown)
+    return _shown(float(number), "1" if which == "ratio" else found.unit, shown)
+
+
+def only(taken: Sequence[Row], place: Sequence[str]) -> Row:
+    """Return the row of a suite, case, contender and metric.
+
+    Raises:
+        Unknown: There is none, or more than one; the message says what is there instead.
+    """
+    found = [one for one in taken if _place(one) == list(place)]
+    if len(found) != 1:
+        near = ", ".join(_near(taken, list(place))) or "nothing like it"
+        raise Unknown(f"{len(found)} rows {'; '.join(place)}; there is {near}")
+    return found[0]
 
 
 def _shown(number: float, unit: str, shown: str) -> str:
@@ -169,18 +194,39 @@ def _shown(number: float, unit: str, shown: str) -> str:
 
 @cache
 def _rows(path: Path) -> list[Row]:
-    return rows.read(path)[1]
+    try:
+        return rows.read(path)[1]
+    except ValueError:
+        if old := _of_old_form(path):
+            return old
+        raise
+
+
+def _of_old_form(path: Path) -> list[Row]:
+    """Return the medians of a file without rows, which is hpresil's alone if it names nobody."""
+    try:
+        medians = json.loads(path.read_text())["medians"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    named = {who: mine for who, mine in medians.items() if isinstance(mine, dict)} or {"hpresil": medians}
+    return [
+        rows.row(OLD_FORM, "medians", who, metric=metric, unit=unit, figures=[number])
+        for who, mine in named.items()
+        for metric, number in mine.items()
+        if isinstance(number, int | float)
+        for unit in ["ms" if metric.endswith("_ms") else "1"]
+    ]
 
 
 def _place(one: Row) -> list[str]:
     return [one.suite, one.case, one.contender, one.metric]
 
 
-def _near(path: Path, place: list[str]) -> Iterator[str]:
+def _near(taken: Sequence[Row], place: list[str]) -> Iterator[str]:
     """Yield what could have been meant by the first part of ``place`` that is not there."""
     for length in range(len(place), 0, -1):
         known = dict.fromkeys(
-            _place(one)[length - 1] for one in _rows(path) if _place(one)[: length - 1] == place[: length - 1]
+            _place(one)[length - 1] for one in taken if _place(one)[: length - 1] == place[: length - 1]
         )
         if known:
             yield from known

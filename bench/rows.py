@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench import trace
 
@@ -90,18 +90,41 @@ def missing(suite: str, case: str, contender: str, metric: str, unit: str, *, wh
     return Row(suite, case, contender, metric, unit, None, None, None, 0, None, None, None, why)
 
 
+class Call(NamedTuple):
+    """One call that counts: seconds by the clock and of all its threads' processor time, what it returned."""
+
+    seconds: float
+    processor_s: float
+    returned: Any
+
+
+BY_TIMES = ("", " by processor time")
+"""What the names of rates end with, by the two times of a `Call` in their order."""
+
+
+def calls_in_turns(
+    contenders: Mapping[str, Callable[[], object]], *, repeats: int, warm_up: int = 1
+) -> dict[str, list[Call]]:
+    """Return the calls by contender; all of them run once in each repeat."""
+    calls: dict[str, list[Call]] = {name: [] for name in contenders}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
+    for _ in range(warm_up + repeats):
+        for name, call in contenders.items():
+            begun, worked = time.perf_counter(), time.process_time()
+            returned = call()
+            ended = time.perf_counter()
+            calls[name].append(Call(ended - begun, time.process_time() - worked, returned))
+            times[name].append((begun, ended))
+    trace.of_turns(times, warm_up)
+    return {name: those[warm_up:] for name, those in calls.items()}
+
+
 def take_turns(
     contenders: Mapping[str, Callable[[], object]], *, repeats: int, warm_up: int = 1
 ) -> dict[str, list[float]]:
     """Return the seconds of each call by contender; all of them run once in each repeat."""
-    calls: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
-    for _ in range(warm_up + repeats):
-        for name, call in contenders.items():
-            begun = time.perf_counter()
-            call()
-            calls[name].append((begun, time.perf_counter()))
-    trace.of_turns(calls, warm_up)
-    return {name: [end - begin for begin, end in those[warm_up:]] for name, those in calls.items()}
+    turns = calls_in_turns(contenders, repeats=repeats, warm_up=warm_up)
+    return {name: [call.seconds for call in those] for name, those in turns.items()}
 
 
 def write(path: Path, rows: Iterable[Row], about: Mapping[str, Any]) -> None:

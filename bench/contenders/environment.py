@@ -1,8 +1,10 @@
 """Virtual environments of the contenders, made when they are first needed and kept.
 
 Each is named after the digest of its requirements and this interpreter, so a changed file makes a new one.
-Nothing of the project is in it. HPRESIL_BENCH_CACHE says where they are (default: ~/.cache/hpresil-bench).
-One that cannot be made is not tried again by this process, however many cases need it.
+Nothing of the project is in it. What all of them need (BASE) is installed once and seen by the others, which
+would otherwise unpack and compile the same torch each for itself; a version of their own goes before it.
+HPRESIL_BENCH_CACHE says where they are (default: ~/.cache/hpresil-bench). One that cannot be
+made is not tried again by this process, however many cases need it.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from bench.contenders.scratch import meaningful
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+BASE = "torch.txt"
 UNPACK = "#unpack "
 LONGEST_S = 900.0
 PINNED = re.compile(r"(?:#unpack )?([A-Za-z0-9][A-Za-z0-9._-]*)==")
@@ -46,8 +49,8 @@ def python_of(requirements: str) -> Path:
     """
     if not requirements:
         return Path(sys.executable)
-    text = (HERE / requirements).read_text()
-    digest = hashlib.blake2b(f"{text}\0{sys.version}".encode(), digest_size=8).hexdigest()
+    text, base = (HERE / requirements).read_text(), (HERE / BASE).read_text()
+    digest = hashlib.blake2b(f"{text}\0{base}\0{sys.version}".encode(), digest_size=8).hexdigest()
     place = _cache() / f"{Path(requirements).stem}-{digest}"
     if place in _cannot:
         raise Unavailable(_cannot[place])
@@ -68,7 +71,8 @@ def versions() -> dict[str, dict[str, str]]:
     """
     found = {}
     for requirements, place in sorted(_used.items()):
-        paths = [str(path) for path in place.glob("lib/python*/site-packages")]
+        shared = _used.get(BASE, place)
+        paths = [str(path) for each in (shared, place) for path in each.glob("lib/python*/site-packages")]
         there = {_plain(one.name): one.version for one in metadata.distributions(path=paths)}
         lines = (HERE / requirements).read_text().split("\n\n")[0].splitlines()
         pinned = [_plain(match[1]) for line in lines if (match := PINNED.match(line))]
@@ -95,34 +99,36 @@ def _cache() -> Path:
 
 def _make(place: Path, requirements: Path, text: str) -> None:
     python = place / "bin" / "python"
-    _run(sys.executable, "-m", "venv", place)
-    _run(python, ROOT / "scripts" / "install_torch.py", requirements)
-    _run(python, "-m", "pip", "install", "--quiet", "-r", requirements)
+    base = _packages(python_of(BASE)) if requirements.name != BASE else None
+    _run(sys.executable, "-m", "venv", "--without-pip", place)
+    if base is None:
+        _run(sys.executable, ROOT / "scripts" / "install_torch.py", requirements, installs_for=python)
+    else:
+        (_packages(python) / "base.pth").write_text(f"{base}\n")
+    _run(sys.executable, "-m", "pip", "install", "--quiet", "-r", requirements, installs_for=python)
     for line in text.splitlines():
         if line.startswith(UNPACK):
             _unpack(python, line.removeprefix(UNPACK).split())
     (place / "complete").touch()
 
 
+def _packages(python: Path) -> Path:
+    """Return where an environment's packages are."""
+    (packages,) = python.parents[1].glob("lib/python*/site-packages")
+    return packages
+
+
 def _unpack(python: Path, arguments: list[str]) -> None:
     """Put the files of a wheel for other machines where this interpreter finds them."""
     with tempfile.TemporaryDirectory() as folder:
-        _run(
-            python,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--only-binary=:all:",
-            "-d",
-            folder,
-            *arguments,
-        )
+        download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        _run(*download, "-d", folder, *arguments, installs_for=python)
         (wheel,) = Path(folder).glob("*.whl")
-        (packages,) = python.parents[1].glob("lib/python*/site-packages")
-        zipfile.ZipFile(wheel).extractall(packages)
+        zipfile.ZipFile(wheel).extractall(_packages(python))
 
 
-def _run(*command: str | Path) -> None:
-    subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True, timeout=LONGEST_S)
+def _run(*command: str | Path, installs_for: Path | None = None) -> None:
+    """Run a command; this environment's pip, which is in it, acts on that of ``installs_for`` then."""
+    own = os.environ | ({"PIP_PYTHON": str(installs_for)} if installs_for else {})
+    words = list(map(str, command))
+    subprocess.run(words, check=True, capture_output=True, text=True, timeout=LONGEST_S, env=own)

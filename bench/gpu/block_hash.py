@@ -31,6 +31,6 @@ def rows(quick: bool) -> Iterator[figures.Row]:
         rate = {name: [data.nbytes / 1e9 / second for second in each] for name, each in spent.items()}
         floor = 2 * statistics.median(rate["copy"])  # a copy reads and writes, a hash reads
         yield figures.row(
-            "gpu", f"{mib} MiB", "block hash, with its list and result", metric="speed", unit="GB/s",
+            "gpu", f"{mib} MiB", "block hash, with its list and result", metric="rate", unit="GB/s",
             figures=rate["hash"], floor=floor,
         )  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from bench import rows as figures
@@ -15,6 +16,10 @@ from bench import rows as figures
 from hpresil import native
 
 WAIT_S = 60.0
+FLOOR, OURS = "one copy, the floor", "snapshot stream, hashed"
+Timed = Callable[[], tuple[float, float]]
+Parts = list[tuple[torch.Tensor, torch.Tensor]]
+"""Where each tensor goes in host memory, and the tensor."""
 
 
 def state(quick: bool) -> list[torch.Tensor]:
@@ -33,6 +38,24 @@ def timed(begin: Callable[[], object], wait: Callable[[], object]) -> tuple[floa
     return submitted, time.perf_counter() - begun
 
 
+def contenders(stream: native.SnapshotStream, host: torch.Tensor, parts: Parts) -> dict[str, Timed]:
+    """Return what takes turns; each call returns the seconds of its begin, and until it was done."""
+    whole = torch.empty_like(host, device="cuda")
+
+    def one_by_one() -> None:
+        for part, tensor in parts:
+            part.copy_(tensor.view(-1), non_blocking=True)
+
+    def begin() -> None:
+        stream.begin(torch.cuda.current_stream().cuda_stream)
+
+    return {
+        FLOOR: partial(timed, lambda: host.copy_(whole, non_blocking=True), torch.cuda.synchronize),
+        "a copy a tensor (torch)": partial(timed, one_by_one, torch.cuda.synchronize),
+        OURS: partial(timed, begin, lambda: stream.wait(WAIT_S)),
+    }
+
+
 def rows(quick: bool) -> Iterator[figures.Row]:
     tensors = state(quick)
     nbytes = sum(tensor.nbytes for tensor in tensors)
@@ -40,38 +63,14 @@ def rows(quick: bool) -> Iterator[figures.Row]:
     stream = native.SnapshotStream(0)
     stream.register_memory(memory.address, nbytes)
     host = torch.frombuffer(memory, dtype=torch.float32)
-    parts = list(host.split([tensor.numel() for tensor in tensors]))
-    stream.set_copies(
-        [(part.data_ptr(), one.data_ptr(), one.nbytes) for part, one in zip(parts, tensors, strict=True)]
-    )
-    whole = torch.empty(nbytes // 4, device="cuda")
-
-    def one_by_one() -> None:
-        for part, tensor in zip(parts, tensors, strict=True):
-            part.copy_(tensor.view(-1), non_blocking=True)
-
-    contenders = {
-        "one copy, the floor": (lambda: host.copy_(whole, non_blocking=True), torch.cuda.synchronize),
-        "a copy a tensor (torch)": (one_by_one, torch.cuda.synchronize),
-        "snapshot stream, hashed": (
-            lambda: stream.begin(torch.cuda.current_stream().cuda_stream),
-            lambda: stream.wait(WAIT_S),
-        ),
-    }
-    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
-    for _ in range(7 if quick else 11):
-        for name, (begin, wait) in contenders.items():
-            spent[name].append(timed(begin, wait))
-    floor = statistics.median(done for _, done in spent["one copy, the floor"][1:])
-    for name, each in spent.items():
-        case = f"{nbytes / 1e9:.2f} GB in {len(tensors)} tensors"
-        for which, metric in enumerate(("begin", "done")):
-            seconds = [one[which] * 1e3 for one in each[1:]]
-            yield figures.row(
-                "gpu", case, name, metric=metric, unit="ms", figures=seconds,
-                floor=floor * 1e3 if metric == "done" else None,
-            )  # fmt: skip
+    parts = list(zip(host.split([tensor.numel() for tensor in tensors]), tensors, strict=True))
+    stream.set_copies([(part.data_ptr(), one.data_ptr(), one.nbytes) for part, one in parts])
+    turns = figures.calls_in_turns(contenders(stream, host, parts), repeats=6 if quick else 10)
+    case = f"{nbytes / 1e9:.2f} GB in {len(tensors)} tensors"
+    for which, metric in enumerate(("begin", "done")):
+        spent = {name: [call.returned[which] * 1e3 for call in calls] for name, calls in turns.items()}
+        floor = statistics.median(spent[FLOOR]) if metric == "done" else None
+        for name, each in spent.items():
+            yield figures.row("gpu", case, name, metric=metric, unit="ms", figures=each, floor=floor)
     if stream.notes:
-        yield figures.missing(
-            "gpu", "notes", "snapshot stream, hashed", "done", "ms", why="; ".join(stream.notes)
-        )
+        yield figures.missing("gpu", "notes", OURS, "done", "ms", why="; ".join(stream.notes))

@@ -16,7 +16,6 @@ from __future__ import annotations
 import importlib
 import random
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -31,7 +30,8 @@ from hpresil.checkpoint import codec, codec_judgement
 
 BLOCK = 1 << 20
 SMALL = (1 << 12, 1 << 14, 1 << 16)
-Spent = dict[str, list[tuple[float, float]]]
+SUITE = "micro"
+Spent = dict[str, list[figures.Call]]
 Compress, Decompress = Callable[[bytes], bytes], Callable[[bytes, int], bytes]
 
 
@@ -125,18 +125,6 @@ def all_of(pool: ThreadPoolExecutor | None, work: Callable, *lists: Sequence) ->
     return list((pool.map if pool else map)(work, *lists))
 
 
-def turns(contenders: dict[str, Callable[[], object]], runs: int) -> Spent:
-    """Return (seconds, processor seconds of all threads) of each call; all run once in each repeat."""
-    spent: Spent = {name: [] for name in contenders}
-    for run in range(runs + 1):
-        for name, call in contenders.items():
-            begun, worked = time.perf_counter(), time.process_time()
-            call()
-            if run:  # the first warms up
-                spent[name].append((time.perf_counter() - begun, time.process_time() - worked))
-    return spent
-
-
 def measure(
     name: str, part: list[Piece], pipeline: tuple[bool, bool], library: Library, threads: int, runs: int
 ):
@@ -147,7 +135,7 @@ def measure(
     packed = [pack(piece, delta, planes, library.compress) for piece in part]
     for piece, one in zip(part, packed, strict=True):
         assert np.array_equal(unpack(piece, delta, planes, one, library.decompress), piece.new), name
-    spent = turns(
+    spent = figures.calls_in_turns(
         {
             "copy": lambda: all_of(pool, lambda piece: piece.new.copy(), part),
             "pack": lambda: all_of(pool, lambda piece: pack(piece, delta, planes, library.compress), part),
@@ -155,7 +143,7 @@ def measure(
                 pool, lambda piece, one: unpack(piece, delta, planes, one, library.decompress), part, packed
             ),
         },
-        runs,
+        repeats=runs,
     )
     if pool:
         pool.shutdown()
@@ -165,14 +153,18 @@ def measure(
 
 
 def rated(name: str, contender: str, ratio: float, nbytes: int, spent: Spent) -> Iterator[figures.Row]:
-    yield figures.row("codec", name, contender, metric="ratio", unit="of the packed size", figures=[ratio])
-    for which, unit in enumerate(("GB/s", "GB per processor second")):
+    yield packed_ratio(name, contender, ratio)
+    for which, by in enumerate(figures.BY_TIMES):
         rate = {key: [nbytes / 1e9 / one[which] for one in each] for key, each in spent.items()}
         floor = statistics.median(rate["copy"])
         for metric in ("pack", "unpack"):
-            yield figures.row(
-                "codec", name, contender, metric=metric, unit=unit, figures=rate[metric], floor=floor
-            )
+            figure = {"metric": f"{metric}{by}", "figures": rate[metric]}
+            yield figures.row(SUITE, name, contender, unit="GB/s", floor=floor, **figure)
+
+
+def packed_ratio(name: str, contender: str, ratio: float) -> figures.Row:
+    """Return the row of the size before over that of the packed blocks."""
+    return figures.row(SUITE, name, contender, metric="ratio", unit="ratio_up", figures=[ratio])
 
 
 def changed(case: training_state.Case) -> Iterator[figures.Row]:
@@ -182,13 +174,9 @@ def changed(case: training_state.Case) -> Iterator[figures.Row]:
         for (size, old), (_, new) in zip(case.before, after, strict=True):
             same += int((old.reshape(-1, size) == new.reshape(-1, size)).all(1).sum()) * size
             total += new.nbytes
+        share = [same / total]
         yield figures.row(
-            "codec",
-            f"{case.name}, {name}",
-            "state",
-            metric="unchanged",
-            unit="share of the bytes",
-            figures=[same / total],
+            SUITE, f"{case.name}, {name}", "state", metric="unchanged bytes", unit="1", figures=share
         )
 
 
@@ -202,13 +190,13 @@ def ours(case: training_state.Case, later: bool, limit: int, runs: int) -> Itera
         [piece.old for piece in part],
     )
     packed = codec.encode(blocks, old)
-    spent = turns(
+    spent = figures.calls_in_turns(
         {
             "copy": lambda: all_of(None, lambda piece: piece.new.copy(), part),
             "pack": lambda: codec.encode(blocks, old),
             "unpack": lambda: codec.decode(packed, old, limit_bytes=nbytes),
         },
-        runs,
+        repeats=runs,
     )
     yield from rated(name, "hpresil, 1 thread", nbytes / len(packed), nbytes, spent)
 
@@ -238,21 +226,18 @@ def small(case: training_state.Case, limit: int, runs: int) -> Iterator[figures.
                 lambda part: [pack(piece, True, True, compress) for piece in part], part
             ),
         }
-        spent = turns(ways, runs)
-        peer = statistics.median(nbytes / 1e9 / one[1] for one in spent["delta+planes, zstd 1"])
+        spent = figures.calls_in_turns(ways, repeats=runs)
+        peer = statistics.median(nbytes / 1e9 / one.processor_s for one in spent["delta+planes, zstd 1"])
         name = f"{case.name}, 1 step after, blocks of {block >> 10} KiB"
         for contender, way in ways.items():
-            ratio = nbytes / sum(map(len, way()))
-            yield figures.row(
-                "codec", name, contender, metric="ratio", unit="of the packed size", figures=[ratio]
-            )
-            rates = [nbytes / 1e9 / one[1] for one in spent[contender]]
-            unit = "GB per processor second"
-            yield figures.row("codec", name, contender, metric="pack", unit=unit, figures=rates, peer=peer)
+            yield packed_ratio(name, contender, nbytes / sum(map(len, way())))
+            rates = [nbytes / 1e9 / one.processor_s for one in spent[contender]]
+            metric = f"pack{figures.BY_TIMES[1]}"
+            yield figures.row(SUITE, name, contender, metric=metric, unit="GB/s", figures=rates, peer=peer)
 
 
 def rows(quick: bool) -> Iterator[figures.Row]:
-    limit, runs, steps = (1 << 21, 5, 20) if quick else (1 << 23, 5, 200)
+    limit, runs, steps = (1 << 20, 2, 5) if quick else (1 << 23, 5, 200)
     pipelines = [(False, False), (False, True), (True, False), (True, True)]
     for case in training_state.cases(steps):
         yield from changed(case)
@@ -261,9 +246,7 @@ def rows(quick: bool) -> Iterator[figures.Row]:
             yield from ours(case, later, limit, runs)
         for library in libraries():
             if not isinstance(library, Library):
-                yield figures.missing(
-                    "codec", case.name, library[0], "ratio", "of the packed size", why=library[1]
-                )
+                yield figures.missing(SUITE, case.name, library[0], "ratio", "ratio_up", why=library[1])
                 continue
             for later in (False, True):
                 part = pieces(case, later, limit)

@@ -10,17 +10,17 @@ has to do once.
 
 from __future__ import annotations
 
-import argparse
-import multiprocessing
 import queue
 import time
 from collections.abc import Iterator
 from datetime import timedelta
 
-from bench.rows import Row, missing, row, table
+from bench.micro import ranks
+from bench.rows import Row, missing, row
 
-SUITE = "communicators"
-TIMEOUT_S = 60.0
+SUITE = "micro"
+TIMEOUT_S, TURN_S = 60.0, 300.0
+"""What one operation may take, and a turn of a rank with its start."""
 SUM_BYTES = 16 << 20
 BUILDS = ("torch, one by one", "one by one", "in bulk")
 STARTS = ("cold", "pre-warmed", "repeated")
@@ -135,18 +135,8 @@ def measure(size: int, count: int, repeats: int) -> dict[str, list[float]]:
     import torch.distributed as dist
 
     store = dist.TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
-    context = multiprocessing.get_context("spawn")
-    pipes, processes = [], []
-    for rank in range(size):
-        ours, theirs = context.Pipe()
-        arguments = (rank, size, count, store.port, repeats, theirs)
-        processes.append(context.Process(target=rank_main, args=arguments, daemon=True))
-        processes[-1].start()
-        theirs.close()
-        pipes.append(ours)
-    turns = [[pipe.recv() for pipe in pipes] for _ in range(repeats + 1)][1:]
-    for process in processes:
-        process.join(TIMEOUT_S)
+    arguments = [(rank, size, count, store.port, repeats) for rank in range(size)]
+    turns = ranks.said(rank_main, arguments, turns=repeats + 1, within_s=TURN_S)[1:]
     return {name: [max(rank[name] for rank in turn) * 1e3 for turn in turns] for name in BUILDS + STARTS}
 
 
@@ -179,13 +169,3 @@ def rows(quick: bool) -> Iterator[Row]:
             )
     for metric in ("until all are ready", "one all-reduce"):
         yield missing(SUITE, "the same over NCCL", "in bulk", metric, "ms", why="no NVIDIA device here")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true")
-    print(table(rows(parser.parse_args().quick)))
-
-
-if __name__ == "__main__":
-    main()

@@ -2,7 +2,7 @@
 
 Both ends are memory files, as a snapshot frame is one, and faulted in. The floors of the copies are one plain
 memcpy, the same on as many threads, and streaming stores without checksum, which is what the machine can do;
-on one that does other work only bytes per second of processor time mean much.
+on one that does other work only rates by processor time mean much.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ import ctypes
 import os
 import statistics
 import threading
-import time
 from collections.abc import Callable, Iterator
 
-from bench.rows import Row, row
+from bench.rows import BY_TIMES, Row, calls_in_turns, row
 
 from hpresil import native
 
-SUITE = "copy_checksum"
+SUITE = "micro"
 MIB = 1 << 20
 GOALS = {("streaming stores", 1): 0.9, ("streaming stores", 2): 0.9, ("memcpy", 2): 1.5}
 """What copy_crc32c is to reach of that floor's rate, both on that many threads."""
@@ -83,26 +82,20 @@ def rows(quick: bool) -> Iterator[Row]:
         block = os.urandom(MIB)
         for at in range(0, nbytes, MIB):
             view[at : at + MIB] = block
-    wall: dict[str, list[float]] = {}
-    cpu: dict[str, list[float]] = {}
     runs = contenders(target.address, source.address, nbytes, min(4, os.cpu_count() or 1))
-    for repeat in range(1 + (3 if quick else 7)):
-        for name, call in runs.items():
-            begun, cpu_begun = time.perf_counter(), time.process_time()
-            call()
-            if repeat:
-                wall.setdefault(name, []).append(nbytes / (time.perf_counter() - begun) / 1e9)
-                cpu.setdefault(name, []).append(nbytes / (time.process_time() - cpu_begun) / 1e9)
+    spent = calls_in_turns(runs, repeats=3 if quick else 7)
     for mapping, fd in zip((source, target), fds, strict=True):
         mapping.close()
         os.close(fd)
     case = f"{nbytes // MIB} MiB"
-    for metric, unit, figures in (("rate", "GB/s", wall), ("rate of a core", "GB per CPU second", cpu)):
-        floor = statistics.median(figures["memcpy"])
-        for name in figures:
+    for which, by in enumerate(BY_TIMES):
+        rates = {name: [nbytes / 1e9 / one[which] for one in each] for name, each in spent.items()}
+        floor = statistics.median(rates["memcpy"])
+        for name, each in rates.items():
             beside = None if name == "memcpy" else floor
-            yield row(SUITE, case, name, metric=metric, unit=unit, figures=figures[name], floor=beside)
-    yield from _over_floors(case, wall)
+            yield row(SUITE, case, name, metric=f"rate{by}", unit="GB/s", figures=each, floor=beside)
+        if not by:
+            yield from _over_floors(case, rates)
 
 
 def _over_floors(case: str, rates: dict[str, list[float]]) -> Iterator[Row]:
@@ -111,4 +104,5 @@ def _over_floors(case: str, rates: dict[str, list[float]]) -> Iterator[Row]:
         if name in rates:
             pairs = zip(rates[name], rates[named(floor, threads)], strict=True)
             figures = [mine / theirs for mine, theirs in pairs]
-            yield row(SUITE, case, name, metric=f"rate over {floor}", unit="1", figures=figures, goal=goal)
+            metric = f"rate over {floor}"
+            yield row(SUITE, case, name, metric=metric, unit="ratio_up", figures=figures, goal=goal)

@@ -8,10 +8,13 @@ import socket
 import threading
 
 PIECE = 1 << 20
+ACCEPT_S = 60.0
 
 
 def listener() -> socket.socket:
-    return socket.create_server(("127.0.0.1", 0))
+    door = socket.create_server(("127.0.0.1", 0))
+    door.settimeout(ACCEPT_S)
+    return door
 
 
 def send(sock: socket.socket, fd: int, begin: int, end: int) -> None:

@@ -1,6 +1,6 @@
 """The canonical reduction beside gloo's own all-reduce, in the same processes and the same run.
 
-    python bench/micro/reduction.py [--mbytes 48] [--ranks 2,4] [--rounds 15] [--nodes K] [--chunk-blocks N]
+    python -m bench.micro.reduction [--mbytes 48] [--ranks 2,4] [--rounds 15] [--nodes K] [--chunk-blocks N]
         [--window N]
 
 With ``--nodes K`` the ranks are spread over K nodes: they read within one and send between two.
@@ -15,72 +15,79 @@ and the sums of squares that the gradient norm needs; gloo's is the bare sum.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import statistics
 import time
 from datetime import timedelta
 
+from bench.micro import ranks
 
-def rank_main(rank, size, port, arguments, pipe):
-    import torch
-    import torch.distributed as dist
+WARM_UP, TURN_S = 2, 120.0
 
-    from hpresil.comm import exchange, reduction, segments
-    from hpresil.comm.group import build
-    from hpresil.elastic.slots import cover, regular
 
-    torch.set_num_threads(1)
-    if arguments.chunk_blocks:
-        reduction.CHUNK_BLOCKS = arguments.chunk_blocks
-    if arguments.window:
-        exchange.WINDOW = arguments.window
-    segments.stand_on(str(rank * min(arguments.nodes, size) // size))
-    tcp = dist.TCPStore("127.0.0.1", port, None, is_master=False, timeout=timedelta(seconds=30))
-    group = build(
-        dist.PrefixStore("ours", tcp),
-        generation=1,
-        rank=rank,
-        size=size,
-        hostname="127.0.0.1",
-        timeout_s=30.0,
-        page=None,
-    )
-    stock = dist.ProcessGroupGloo(dist.PrefixStore("stock", tcp), rank, size, timedelta(seconds=60))
-    blocks = round(arguments.mbytes * 1e6 / 4 / reduction.BLOCK)
-    one = ([torch.float32], [blocks * reduction.BLOCK])
-    (flat,), (out,), (copy,) = (segments.allocate(*one) for _ in range(3))
-    flat.normal_()
-    carried = regular(size, size)
-    nodes = {node: [flat] for node in cover(size, carried[rank])}
-    stats = torch.zeros(64, dtype=torch.float64)
-    stats[rank] = 3.0
+class Rank:
+    """One rank: its group and gloo's own, and one tree node of gradients with room for the sum."""
 
-    def ours():
+    def __init__(self, rank, size, port, arguments):
+        import torch
+        import torch.distributed as dist
+
+        from hpresil.comm import exchange, reduction, segments
+        from hpresil.comm.group import build
+        from hpresil.elastic.slots import cover, regular
+
+        torch.set_num_threads(1)
+        if arguments.chunk_blocks:
+            reduction.CHUNK_BLOCKS = arguments.chunk_blocks
+        if arguments.window:
+            exchange.WINDOW = arguments.window
+        segments.stand_on(str(rank * min(arguments.nodes, size) // size))
+        tcp = dist.TCPStore("127.0.0.1", port, None, is_master=False, timeout=timedelta(seconds=30))
+        who = {"generation": 1, "rank": rank, "size": size}
+        store = dist.PrefixStore("ours", tcp)
+        self.group = build(store, **who, hostname="127.0.0.1", timeout_s=30.0, page=None)
+        stock = dist.PrefixStore("stock", tcp)
+        self.stock = dist.ProcessGroupGloo(stock, rank, size, timedelta(seconds=60))
+        self.size, self.carried = size, regular(size, size)
+        self.blocks = round(arguments.mbytes * 1e6 / 4 / reduction.BLOCK)
+        one = ([torch.float32], [self.blocks * reduction.BLOCK])
+        (self.flat,), (self.out,), (self.copy,) = (segments.allocate(*one) for _ in range(3))
+        self.flat.normal_()
+        self.nodes = {node: [self.flat] for node in cover(size, self.carried[rank])}
+        self.stats = torch.zeros(64, dtype=torch.float64)
+        self.stats[rank] = 3.0
+
+    def ours(self):
+        from hpresil.comm import reduction
+
         reduction.reduce(
-            group,
-            nodes=nodes,
-            out=[out],
-            carried=carried,
-            slots=size,
-            stats=stats,
-            norm_blocks=[blocks],
+            self.group,
+            nodes=self.nodes,
+            out=[self.out],
+            carried=self.carried,
+            slots=self.size,
+            stats=self.stats,
+            norm_blocks=[self.blocks],
             scale_of=lambda summed: float(summed.sum()),
         )
 
-    def theirs():
-        stock.allreduce([copy]).wait()
+    def theirs(self):
+        self.stock.allreduce([self.copy]).wait()
 
-    for _ in range(arguments.rounds + 2):
-        spent = []
-        for call in (ours, theirs):
-            stock.barrier().wait()
-            began, worked = time.perf_counter(), time.process_time()
-            call()
-            spent.append((time.perf_counter() - began, time.process_time() - worked))
-        pipe.send(spent)
-    profile(arguments, rank, ours)
-    stock.barrier().wait()
-    group.close(2.0)
+    def spent(self, call):
+        """Return the seconds of a call that all ranks begin together, by the clock and of the processor."""
+        self.stock.barrier().wait()
+        began, worked = time.perf_counter(), time.process_time()
+        call()
+        return time.perf_counter() - began, time.process_time() - worked
+
+
+def rank_main(rank, size, port, arguments, pipe):
+    one = Rank(rank, size, port, arguments)
+    for _ in range(arguments.rounds + WARM_UP):
+        pipe.send([one.spent(call) for call in (one.ours, one.theirs)])
+    profile(arguments, rank, one.ours)
+    one.stock.barrier().wait()
+    one.group.close(2.0)
 
 
 def profile(arguments, rank, call):
@@ -99,19 +106,9 @@ def measure(size, arguments):
     import torch.distributed as dist
 
     store = dist.TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
-    context = multiprocessing.get_context("spawn")
-    pipes, processes = [], []
-    for rank in range(size):
-        ours, theirs = context.Pipe()
-        process = context.Process(
-            target=rank_main, args=(rank, size, store.port, arguments, theirs), daemon=True
-        )
-        process.start()
-        pipes.append(ours)
-        processes.append(process)
-    rounds = [[pipe.recv() for pipe in pipes] for _ in range(arguments.rounds + 2)][2:]
-    for process in processes:
-        process.join(60)
+    each = [(rank, size, store.port, arguments) for rank in range(size)]
+    turns = arguments.rounds + WARM_UP
+    rounds = ranks.said(rank_main, each, turns=turns, within_s=TURN_S)[WARM_UP:]
     figures = []
     for which in (0, 1):
         walls = [max(rank[which][0] for rank in turn) for turn in rounds]

@@ -187,4 +187,10 @@ def embedding(steps: int) -> Case:
 def cases(steps: int = 300) -> Iterator[Case]:
     makers: list[Callable[[int], Case]] = [dense, dense_bf16, adapters, embedding]
     for make in makers:
-        yield make(steps)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # the same state on every machine, no threads that spin beside others
+        try:
+            case = make(steps)
+        finally:
+            torch.set_num_threads(threads)
+        yield case

@@ -16,13 +16,12 @@ import hashlib
 import hmac
 import os
 import socket
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 
 from bench.micro import raw_sendfile
+from bench.micro.transfer_chain import Chain
 from bench.micro.transfer_hop import JOB, SECRET
 from bench.rows import Row, row, take_turns
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
@@ -31,9 +30,8 @@ from hpresil import native
 from hpresil.membership import tls
 from hpresil.snapshot.transfer import Fetch, FetchSettings, FrameServer, Route, ServerSettings, Source
 
-SUITE = "transfer"
+SUITE = "micro"
 MIB = 1 << 20
-HOPS = 4
 
 
 class Memory:
@@ -158,62 +156,11 @@ def on_one_machine(have: Memory, want: Memory, repeats: int) -> Iterator[Row]:
         engine.server.close()
 
 
-class Chain:
-    """Four receivers, a process each."""
-
-    def __init__(self, have: Memory, engine: Engine) -> None:
-        self._have, self._engine = have, engine
-        self._hops = [
-            subprocess.Popen(
-                [sys.executable, "-m", "bench.micro.transfer_hop", str(have.nbytes)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for _ in range(HOPS)
-        ]
-        self._ports = [tuple(map(int, self._line(hop).split())) for hop in self._hops]
-
-    def _line(self, hop: subprocess.Popen[str]) -> str:
-        assert hop.stdout is not None
-        return hop.stdout.readline()
-
-    def _tell(self, number: int, words: str) -> None:
-        hop = self._hops[number]
-        assert hop.stdin is not None
-        print(words, file=hop.stdin, flush=True)
-
-    def _all_done(self) -> None:
-        assert [self._line(hop).strip() for hop in self._hops] == ["done"] * HOPS
-
-    def raw(self) -> None:
-        with raw_sendfile.listener() as door:
-            before = [door.getsockname()[1], *(port for port, _ in self._ports)]
-            for number in range(HOPS):
-                self._tell(number, f"raw {before[number]} {int(number == HOPS - 1)}")
-            sock, _ = door.accept()
-            with sock:
-                raw_sendfile.send(sock, self._have.fd, 0, self._have.nbytes)
-            self._all_done()
-
-    def engine(self) -> None:
-        self._engine.renew()
-        before = [self._engine.server.port, *(port for _, port in self._ports)]
-        for number in range(HOPS):
-            self._tell(number, f"chain {self._engine.generation} {before[number]}")
-        self._all_done()
-
-    def close(self) -> None:
-        for hop in self._hops:
-            hop.communicate(timeout=30)
-
-
 def to_four(have: Memory, want: Memory, repeats: int) -> Iterator[Row]:
     engine = Engine(have, want)
-    chain = Chain(have, engine)
-    seconds = take_turns({"raw": chain.raw, "engine": chain.engine}, repeats=repeats)
-    sent = engine.server.counters()["sent_bytes"] / have.nbytes / (repeats + 1)
-    chain.close()
+    with Chain(have, engine) as chain:
+        seconds = take_turns({"raw": chain.raw, "engine": chain.engine}, repeats=repeats)
+        sent = engine.server.counters()["sent_bytes"] / have.nbytes / (repeats + 1)
     engine.server.close()
     case = "chain to 4 processes"
     floor = row(SUITE, case, "raw sendfile chain", metric="time", unit="s", figures=seconds["raw"])
@@ -229,7 +176,7 @@ def to_four(have: Memory, want: Memory, repeats: int) -> Iterator[Row]:
         floor=floor.median,
         goal=goal,
     )
-    yield row(SUITE, case, "engine", metric="sent by the source", unit="copies", figures=[sent], goal=1)
+    yield row(SUITE, case, "engine", metric="copies sent by the source", unit="1", figures=[sent], goal=1)
 
 
 def checks(repeats: int) -> Iterator[Row]:

@@ -1,7 +1,7 @@
 """What the model takes as given: from the newest committed results where there are some, else from here.
 
-Every constant is measured on two workers on CPUs, or published; each says which. Where two figures could be
-taken, the one that is better for the peers is.
+Every constant is measured on two workers on CPUs, published, or assumed; each says which. Where two figures
+could be taken, the one that is better for the peers is.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import rows
+from bench import quotes, rows
 from bench.model.goodput import System
 from bench.rows import Row
 
 RESULTS = Path(__file__).parents[1] / "results"
 HERE = "bench/model/constants.py"
+ASSUMED = f"assumed, {HERE}"
 RECOVERY, STEADY, SNAPSHOT = "sigkill-50m-2+1", "50m-2", "1gib-idle"
 """The cases that constants are taken from."""
 
@@ -28,10 +29,12 @@ MEASURED_AS = {
 }
 """Which contender stands for each system: of several configurations of one the best."""
 
-DOWN_S = {RESTART: 3.83, HOT_SPARE: 2.12, OURS: 0.428}
+DOWN_S = {RESTART: 3.83, HOT_SPARE: 2.12, OURS: 0.483}
 """From SIGKILL to the first step of the full group, seconds; 50 M parameters, 2 workers, 2 cores. hpresil:
-bench/results/recovery-2026-11-23-forward-7268239.json, first_full_step_ms; the others: medians of the same
-workload and kill on such a machine, taken by hand before there were suites."""
+DOWN_FILE. The others are assumed: no file has them. They are what the same workload and kill took on such a
+machine before there were suites, and give way to the newest committed results."""
+DOWN_FILE = "recovery-2026-11-23-forward-9a4cb78.json"
+DOWN_PLACE = (quotes.OLD_FORM, "medians", "hpresil", "first_full_step_ms")
 SLOWER = 0.0
 """Without a results file nobody is slower than without protection."""
 SAVE_PAUSE_S = 0.0989
@@ -42,9 +45,10 @@ DOWN_GPUS = 2
 """How many workers all of these were measured with."""
 
 JOIN_S_PER_GPU = 265.0 / 96_000
-"""Setting up communicators with stock NCCL takes about 265 s at 96,000 ranks (from published reports). With
-one point known, a straight line from 0 is assumed. It is the same for all systems: what hpresil has against
-it (communicators that are made ahead, or shrunk and grown) has not run on GPUs."""
+"""Setting up communicators with stock NCCL takes about 265 s at 96,000 GPUs (M. Si et al., "Collective
+Communication for 100k+ GPUs", arXiv 2510.20171). One point is known, so a straight line from 0 is an
+assumption: if it grows faster than that, smaller jobs pay less. It is the same for all systems: what hpresil
+has against it (communicators made ahead, or shrunk and grown) has not run on GPUs."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +94,10 @@ File = tuple[str, Sequence[Row]]
 
 
 def _given(name: str, recovery: File, steady: File, snapshot: File) -> Given:
-    contender = MEASURED_AS[name]
-    down_s, down = _figure(recovery, contender, "first_full_group_step_s", DOWN_S[name])
-    to_ddp, slow = _figure(steady, contender, "step_to_ddp", 1.0 + SLOWER)
-    pause_s, pause = _figure(snapshot, SAVED_BY, "blocked_s", SAVE_PAUSE_S)
+    who = MEASURED_AS[name]
+    down_s, down = _figure(recovery, ("recovery", RECOVERY, who, "first_full_group_step_s"), DOWN_S[name])
+    to_ddp, slow = _figure(steady, ("steady", STEADY, who, "step_to_ddp"), 1.0 + SLOWER)
+    pause_s, pause = _figure(snapshot, ("snapshot", SNAPSHOT, SAVED_BY, "blocked_s"), SAVE_PAUSE_S)
     system = System(
         name,
         # Faster than plain DDP on CPUs is no reason to be faster on GPUs.
@@ -103,14 +107,17 @@ def _given(name: str, recovery: File, steady: File, snapshot: File) -> Given:
         join_s_per_gpu=JOIN_S_PER_GPU,
         down_gpus=DOWN_GPUS,
     )
+    if down == HERE:
+        down = DOWN_FILE if name == OURS else ASSUMED
     sources = {"down_s": down, "slower": slow, "save_pause_s": HERE if name == OURS else pause}
     return Given(system, sources | {"join_s_per_gpu": HERE})
 
 
-def _figure(file: File, contender: str, metric: str, otherwise: float) -> tuple[float, str]:
+def _figure(file: File, place: Sequence[str], otherwise: float) -> tuple[float, str]:
     """Return the median in the file and the file's name, else the constant of this module."""
     name, taken = file
-    for one in taken:
-        if (one.contender, one.metric) == (contender, metric) and one.median is not None:
-            return one.median, name
-    return otherwise, HERE
+    try:
+        found = quotes.only(taken, place)
+    except quotes.Unknown:
+        return otherwise, HERE
+    return (otherwise, HERE) if found.median is None else (found.median, name)

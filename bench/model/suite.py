@@ -1,15 +1,16 @@
 """Expected goodput at 1,000 to 100,000 GPUs: a model, not a measurement, which every case says in its name.
 
-The formulas are those of `goodput.py`, the constants those of `constants.py`. The rate of failures and the
-cost of joining are varied one at a time: of a row "METRIC by CONSTANT ..." median is the expected value, min
-and max are the ends. ``downtime`` is what failures cost (time down, steps done again), in percent of what
-they cost a restart from a checkpoint. A model has no repeats: ``runs`` is null.
+The formulas are those of `goodput.py`, the constants those of `constants.py`. The rate of failures, the cost
+of joining, the time down and the pause of a save are varied one at a time, the last two of one system alone:
+of a row "METRIC by CONSTANT ..." median is the expected value, min and max are the ends. ``downtime`` is what
+failures cost (time down, steps done again), in percent of what they cost a restart from a checkpoint. A model
+has no repeats: ``runs`` is null.
 
 What it leaves out:
 
 * Size. Noticing, starting processes, reading a checkpoint and copying state are as long as they were with two
   workers and 604 MB; with more ranks, larger models and one storage for all they grow, for a restart the
-  most. Only joining grows here, and it for all alike.
+  most. Only joining grows here, and it for all alike. This is why the time down is varied up to 100 times.
 * Failures that are not one GPU's: of a node, a switch, a power line; a second one during the recovery; hangs,
   which are noticed after a timeout only; silent errors and slow machines; failures that are not independent.
 * What a spare costs: hpresil and a hot-spare restart are taken to have one always, at no price.
@@ -31,6 +32,7 @@ CONSTANTS = "model-constants"
 SCALES = {f"model-{thousands}k": 1000 * thousands for thousands in (1, 2, 5, 10, 20, 50, 100)}
 UNITS = {"slower": "1", "save_pause_s": "s", "down_s": "s", "join_s_per_gpu": "s"}
 RATES, JOINS = (0.3, 1.0, 3.0), (0.0, 1.0, 3.0)
+DOWNS, PAUSES = (0.3, 1.0, 100.0), (0.1, 1.0, 10.0)
 """By how much the constants are multiplied. A cost of joining of 0 is one that is paid before the failure."""
 Figure = Callable[[System, float], float]
 """Returns what a system comes to at a rate of failures."""
@@ -61,12 +63,18 @@ def rows(case: str, quick: bool) -> Iterator[Row]:
 
 def _varied(case: str, system: System, metric: str, unit: str, figure: Figure) -> Iterator[Row]:
     expected = figure(system, LLAMA_3)
-    by_rate = [figure(system, LLAMA_3 * factor) for factor in RATES]
     joining = [replace(system, join_s_per_gpu=system.join_s_per_gpu * factor) for factor in JOINS]
-    by_join = [figure(other, LLAMA_3) for other in joining]
+    down = [replace(system, down_s=system.down_s * factor) for factor in DOWNS]
+    saving = [replace(system, save_pause_s=system.save_pause_s * factor) for factor in PAUSES]
+    ends = {
+        f"failure rate{_range(RATES)}": [figure(system, LLAMA_3 * factor) for factor in RATES],
+        f"cost of joining{_range(JOINS)}": [figure(other, LLAMA_3) for other in joining],
+        f"time down{_range(DOWNS)}": [figure(other, LLAMA_3) for other in down],
+        f"pause of a save{_range(PAUSES)}": [figure(other, LLAMA_3) for other in saving],
+    }
     yield _row(case, system.name, metric, unit, expected, [expected])
-    yield _row(case, system.name, f"{metric} by failure rate{_range(RATES)}", unit, expected, by_rate)
-    yield _row(case, system.name, f"{metric} by cost of joining{_range(JOINS)}", unit, expected, by_join)
+    for constant, figures in ends.items():
+        yield _row(case, system.name, f"{metric} by {constant}", unit, expected, figures)
 
 
 def _joining_as(baseline: System, system: System) -> System:

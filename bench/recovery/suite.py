@@ -73,7 +73,7 @@ def jobs() -> dict[str, Job]:
 
 def names(quick: bool) -> list[str]:
     """Return the cases that are run if none is named."""
-    return ["sigkill-50m-2+1"] if quick else list(jobs())
+    return ["sigkill-5m-2+1"] if quick else list(jobs())
 
 
 def rows(case: str, quick: bool) -> Iterator[Row]:

@@ -13,6 +13,8 @@ from bench.contenders.launched import ROOT
 
 SCRIPTS = Path(__file__).with_name("scripts")
 TRAINERS = ("idle", "busy")
+BUSY_CORES = 1
+"""A busy trainer computes on one thread, and its process tree gets as many cores: none is idle beside it."""
 MEMORY = Path("/dev/shm")
 SOCKETS = Path("/tmp/ckpt_sock")  # of DLRover, which has it in its source
 
@@ -41,9 +43,12 @@ class Method(Contender):
         name, *option = self.script
         seen = [WORKLOAD, *([] if self.requirements else [ROOT / "python"])]
         environment = {"PYTHONPATH": os.pathsep.join(map(str, seen))}
+        command = [SCRIPTS / name, job.does, *option]
         if job.does == "idle":  # nobody else computes, so a method may have all cores
             environment["OMP_NUM_THREADS"] = str(len(os.sched_getaffinity(0)))
-        command = [python, SCRIPTS / name, job.does, *option]
+        else:
+            command = [SCRIPTS / "pinned.py", str(BUSY_CORES), *command]
+        command = [python, *command]
         return [Process("trainer", command, environment | self.named_after(directory))]
 
     def named_after(self, directory: Path) -> dict[str, str]:
@@ -64,8 +69,9 @@ class Dlrover(Method):
         shutil.rmtree(SOCKETS / directory.parent.name, ignore_errors=True)
 
 
-OURS, NOTHING, COPIES = "hpresil", "no snapshots", "memcpy, 1 thread"
-FLOORS = {"idle": COPIES, "busy": NOTHING}
+OURS, NOTHING, COPIES = "hpresil", "no snapshots", "memcpy, all cores"
+NO_PEERS = (OURS, NOTHING, COPIES)
+"""The product, what the others are compared with, and a floor."""
 _NVRX = "nvrx_launcher.txt"
 
 

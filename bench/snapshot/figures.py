@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from bench.contenders import Mark
+from bench.snapshot.contenders import BUSY_CORES
 
 METRICS = {
     "idle": {"blocked_s": "s", "blocked_at_once_s": "s", "done_s": "s"},
@@ -51,6 +52,8 @@ def _idle(marks: Sequence[Mark]) -> dict[str, float]:
 def _busy(marks: Sequence[Mark]) -> dict[str, float]:
     """A step that pays for several is no outlier, so blocks count by their means."""
     pairs = [mark for mark in marks if mark["what"] == "pair"]
+    if more := {pair["cores"] for pair in pairs} - {BUSY_CORES}:
+        raise ValueError(f"its trainer had {max(more)} cores and computes on {BUSY_CORES}")
     plain, steps, blocked = (
         [statistics.fmean(pair[part]) for pair in pairs] for part in ("plain", "steps", "blocked")
     )

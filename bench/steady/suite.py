@@ -51,7 +51,7 @@ def of_intervals(job: Job, timed: int, more: int) -> Job:
 
 def names(quick: bool) -> list[str]:
     """Return the cases that are run if none is named."""
-    return ["50m-2"] if quick else list(jobs(quick))
+    return ["5m-2"] if quick else list(jobs(quick))
 
 
 def rows(case: str, quick: bool) -> Iterator[Row]:

@@ -57,18 +57,15 @@ def begin_together():
     time.sleep(HEARTBEATS_S)
 
 
-def main() -> None:
-    work.ballast(REPLICA)
-    bare = work.build()
-    holder = {}
+def managed(holder: dict, store: TCPStore) -> Manager:
+    """Return the manager of this replica, whose state is that of the parts in ``holder``."""
 
     def load(state):
         holder["model"].load_state_dict(state["model"])
         holder["optimizer"].load_state_dict(state["optimizer"])
         work.marks.add("restored")
 
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    manager = Manager(
+    return Manager(
         pg=Group(),
         min_replica_size=1,
         load_state_dict=load,
@@ -80,6 +77,14 @@ def main() -> None:
         replica_id=f"replica-{REPLICA}",
         init_sync=False,  # its docs: if all begin with the same weights, as the seed makes them here
     )
+
+
+def main() -> None:
+    work.ballast(REPLICA)
+    bare = work.build()
+    holder = {}
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    manager = managed(holder, store)
     model = DistributedDataParallel(manager, bare)
     optimizer = Optimizer(manager, work.adam(model))
     holder.update(model=model, optimizer=optimizer)

@@ -5,7 +5,7 @@
 *idle*: BENCH_SIZE (``1gib``, ``16mib``) in 64 fp32 tensors that nobody computes with. BENCH_STEPS times the
 state may change PAUSE_S after the snapshot was begun, as it does behind a forward and backward pass, and as
 often at once. *busy*: the workload of that size, BENCH_STEPS pairs of blocks of steps, one without snapshots
-and one with a snapshot after every step.
+and one with a snapshot after every step; each pair says how many cores it had.
 
 The first of each does not count. In the end the state is changed as soon as the method allows it, and what
 the snapshot then holds is compared with what was there when it was begun: a method whose snapshots are torn
@@ -175,7 +175,8 @@ def busy(make: Callable[[State], Method], marks: Marks) -> None:
             method.finish()
             if pair:  # the first step of a block has no snapshot before it
                 steps, blocked = zip(*with_snapshots[1:], strict=True)
-                marks.add("pair", plain=plain[1:], steps=steps, blocked=blocked)
+                cores = len(os.sched_getaffinity(0))
+                marks.add("pair", plain=plain[1:], steps=steps, blocked=blocked, cores=cores)
         check(state, method, version + 1)
     marks.add("checked")
 

@@ -1,4 +1,4 @@
-"""Environments of contenders: one that cannot be made says why, and is not tried again by every case."""
+"""Environments of contenders: torch is installed once, and what cannot be made is not tried by every case."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def fresh(tmp_path, monkeypatch):
 def fails_with(monkeypatch, error):
     tried = []
 
-    def run(*command):
+    def run(*command, installs_for=None):
         tried.append(command)
         raise error
 
@@ -34,12 +34,17 @@ def fails_with(monkeypatch, error):
     return tried
 
 
+def hold(packages: Path, name: str, version: str) -> None:
+    """Let an environment's packages have one of that name."""
+    info = packages / f"{name}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
 def installs(monkeypatch, **versions):
     def make(place, requirements, text):
         for name, version in versions.items():
-            info = place / "lib" / "python3.11" / "site-packages" / f"{name}-{version}.dist-info"
-            info.mkdir(parents=True)
-            (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+            hold(place / "lib" / "python3.11" / "site-packages", name, version)
         (place / "complete").touch()
 
     monkeypatch.setattr(environment, "_make", make)
@@ -48,9 +53,9 @@ def installs(monkeypatch, **versions):
 def test_why_it_cannot_be_installed_is_the_last_line_of_the_installer_that_says_it(monkeypatch):
     fails_with(monkeypatch, subprocess.CalledProcessError(1, ["pip"], stderr=SAID))
     with pytest.raises(environment.Unavailable) as failure:
-        environment.python_of("torchft.txt")
+        environment.python_of("torch.txt")
     assert str(failure.value) == (
-        "torchft.txt cannot be installed: ERROR: No matching distribution found for torchft==0.2.0"
+        "torch.txt cannot be installed: ERROR: No matching distribution found for torchft==0.2.0"
     )
 
 
@@ -69,7 +74,7 @@ def test_one_that_failed_is_not_tried_again(monkeypatch):
 
 
 def test_one_that_is_there_is_used_again_and_says_what_it_holds(monkeypatch, tmp_path):
-    installs(monkeypatch, torch="2.13.0", torchft="0.2.0", numpy="2.0")
+    installs(monkeypatch, torch="2.13.0", torchft="0.2.0", sympy="1.14.0")
     python = environment.python_of("torchft.txt")
     fails_with(monkeypatch, AssertionError("it is made twice"))
     assert environment.python_of("torchft.txt") == python
@@ -79,7 +84,8 @@ def test_one_that_is_there_is_used_again_and_says_what_it_holds(monkeypatch, tmp
 
 def test_what_stands_below_the_top_of_the_file_is_in_the_environment_and_not_named(monkeypatch, tmp_path):
     monkeypatch.setattr(environment, "HERE", tmp_path)
-    (tmp_path / "both.txt").write_text("# Top.\ntorch==2.13.0\n\n# What this pulls in.\nsympy==1.14.0\n")
+    for name in ("both.txt", environment.BASE):
+        (tmp_path / name).write_text("# Top.\ntorch==2.13.0\n\n# What this pulls in.\nsympy==1.14.0\n")
     installs(monkeypatch, torch="2.13.0", sympy="1.14.0")
     environment.python_of("both.txt")
     assert environment.versions() == {"both": {"torch": "2.13.0"}}
@@ -94,3 +100,48 @@ def test_a_package_that_is_only_unpacked_is_named_too(monkeypatch):
 def test_the_environment_of_the_project_is_this_one():
     assert environment.python_of("") == Path(sys.executable)
     assert environment.versions() == {}
+
+
+@pytest.fixture
+def commands(tmp_path, monkeypatch):
+    """Run nothing, make what `venv` would, and return what was to be run and for whom."""
+    ran = []
+
+    def run(*command, installs_for=None):
+        words = list(map(str, command))
+        ran.append((words[1:], installs_for))
+        if "venv" in words:
+            (command[-1] / "lib" / "python3.11" / "site-packages").mkdir(parents=True)
+
+    monkeypatch.setenv("HPRESIL_BENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(environment, "_run", run)
+    return ran
+
+
+def test_what_all_need_is_installed_once_and_seen_by_the_others(commands) -> None:
+    pythons = {name: environment.python_of(f"{name}.txt") for name in ("torchft", "dlrover", "torch")}
+    assert len({*pythons.values()}) == 3
+    torch = [python for words, python in commands if words[0].endswith("install_torch.py")]
+    assert torch == [pythons["torch"]]
+    installed = [python for words, python in commands if words[:3] == ["-m", "pip", "install"]]
+    assert installed == [pythons["torch"], pythons["torchft"], pythons["dlrover"]]
+    base = environment._packages(pythons["torch"])
+    for name in ("torchft", "dlrover"):
+        assert (environment._packages(pythons[name]) / "base.pth").read_text() == f"{base}\n"
+    assert not (base / "base.pth").exists()
+
+
+def test_one_that_is_there_is_not_made_again(commands) -> None:
+    first = environment.python_of("torchft.txt")
+    commands.clear()
+    assert environment.python_of("torchft.txt") == first
+    assert commands == []
+
+
+def test_what_all_share_is_named_with_each(commands) -> None:
+    for requirements, name, version in (
+        ("torchft.txt", "torchft", "0.2.0"),
+        (environment.BASE, "torch", "2.13.0"),
+    ):
+        hold(environment._packages(environment.python_of(requirements)), name, version)
+    assert environment.versions()["torchft"] == {"torch": "2.13.0", "torchft": "0.2.0"}

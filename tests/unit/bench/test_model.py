@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from bench import rows
+from bench import __main__ as command, plots, quotes, rows
 from bench.model import constants, suite
 from bench.model.constants import DOWN_S, HERE, HOT_SPARE, MEASURED_AS, OURS, RESTART, newest, systems
 from bench.model.goodput import LLAMA_3, goodput, lost_s
@@ -47,7 +47,13 @@ def test_without_results_the_constants_are_those_of_the_module_and_say_so(tmp_pa
     (tmp_path / "old.json").write_text('{"medians": {}}')
     for one in systems(tmp_path):
         assert one.system.down_s == DOWN_S[one.system.name]
-        assert set(one.sources.values()) == {HERE}
+        down = constants.DOWN_FILE if one.system.name == OURS else constants.ASSUMED
+        assert one.sources == dict.fromkeys(one.sources, HERE) | {"down_s": down}
+
+
+def test_the_constant_that_names_a_file_is_what_that_file_says() -> None:
+    said = "; ".join([constants.DOWN_FILE, *constants.DOWN_PLACE, ".3f s"])
+    assert quotes.figure(said, constants.RESULTS) == f"{DOWN_S[OURS]:.3f} s"
 
 
 def test_the_newest_file_is_that_of_the_latest_date(tmp_path) -> None:
@@ -93,11 +99,25 @@ def test_the_rows_are_the_formulas() -> None:
 @pytest.mark.parametrize("case", ["model-1k", "model-100k"])
 def test_one_constant_at_a_time_moves_the_figure_to_both_sides(case) -> None:
     mine = found(case)
-    varied = ("failure rate x 0.3 to x 3", "cost of joining x 0 to x 3")
+    varied = ("failure rate x 0.3 to x 3", "cost of joining x 0 to x 3", "time down x 0.3 to x 100",
+              "pause of a save x 0.1 to x 10")  # fmt: skip
     for name, constant in itertools.product(MEASURED_AS, varied):
         one = mine[name, f"goodput by {constant}"]
-        assert one.min < one.median < one.max
         assert one.median == mine[name, "goodput"].median
+        if name == OURS and constant.startswith("pause"):
+            assert one.min == one.median == one.max, "it saves nothing in order to recover"
+        else:
+            assert one.min < one.median < one.max
+
+
+def test_the_model_is_a_part_of_all_with_tables_and_a_picture(tmp_path, monkeypatch, capsys) -> None:
+    cases = ["model-constants", "model-1k", "model-10k"]
+    monkeypatch.setattr("sys.argv", ["bench", "all", *cases, "--json", str(tmp_path / "all.json")])
+    command.main()
+    assert f"| model-10k | {OURS} | goodput | 1 |" in capsys.readouterr().out
+    assert plots.main([str(tmp_path / "all.json"), "--out", str(tmp_path / "pictures")]) == 0
+    names = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    assert names == ["model-goodput.png", "model-goodput.svg"]
 
 
 def test_joining_that_is_paid_ahead_is_what_keeps_failures_cheap_at_scale() -> None:

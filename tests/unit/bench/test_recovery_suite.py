@@ -146,5 +146,5 @@ def test_plain_ddp_is_there_and_says_why_it_has_no_figures():
 
 
 def test_quick_runs_one_case_unless_more_are_named():
-    assert suite.names(quick=True) == ["sigkill-50m-2+1"]
+    assert suite.names(quick=True) == ["sigkill-5m-2+1"]
     assert set(suite.names(quick=False)) == set(suite.jobs())

@@ -5,9 +5,13 @@ import os
 import re
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 from bench import rows
+from bench.micro import suite as micro
 
 import hpresil
 
@@ -43,6 +47,8 @@ def test_a_bench_writes_rows_and_what_they_depend_on(tmp_path):
         assert list(one) == FIELDS
         assert one["min"] <= one["median"] <= one["max"]
         assert one["runs"] == 3
+        assert one["unit"] in {"GB/s", "ratio_up"}
+        assert (one["suite"], one["case"]) == ("micro", "copy_checksum: 32 MiB")
         assert f"| {one['contender']} |" in done.stdout
 
 
@@ -75,6 +81,28 @@ def test_a_table_shows_the_baseline_where_there_is_no_floor_and_the_note():
         "| c | b | x | s | 2 | 2 | 2 | 1 | 3 |  | 0.25 |  |",
         "| c | d | x | s | it cannot |  |  |  |  |  |  |  |",
     ]
+
+
+def test_a_call_has_its_seconds_its_processor_time_and_what_it_returned():
+    calls = []
+
+    def sleep():
+        calls.append("sleep")
+        time.sleep(0.05)
+        return "slept"
+
+    turns = rows.calls_in_turns({"sleep": sleep, "count": lambda: calls.append("count")}, repeats=2)
+    assert calls == ["sleep", "count"] * 3
+    assert [call.returned for call in turns["sleep"]] == ["slept", "slept"]
+    assert all(call.processor_s < 0.04 < 0.05 <= call.seconds for call in turns["sleep"])
+
+
+def test_small_parts_are_of_one_suite_with_their_bench_before_the_case(monkeypatch):
+    made = rows.row("micro", "512 MiB", "memcpy", metric="rate", unit="GB/s", figures=[1.0])
+    module = SimpleNamespace(rows=lambda quick: iter([made]))
+    monkeypatch.setitem(sys.modules, "bench.micro.copy_checksum", module)
+    (one,) = micro.rows("copy_checksum", True)
+    assert one == replace(made, case="copy_checksum: 512 MiB")
 
 
 def test_an_unknown_bench_is_named():

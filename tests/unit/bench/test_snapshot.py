@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -51,14 +53,39 @@ def test_a_state_that_may_change_later_and_one_that_is_to_change_at_once_are_tol
 
 
 def test_a_step_that_pays_for_several_counts_for_several():
-    pair = {"what": "pair", "plain": [1.0, 1.0], "steps": [1.0, 3.0], "blocked": [0.0, 2.0]}
+    pair = {"what": "pair", "plain": [1.0, 1.0], "steps": [1.0, 3.0], "blocked": [0.0, 2.0], "cores": 1}
     assert figures("busy", [pair, CHECKED]) == {"step_s": 2.0, "step_to_none": 2.0, "blocked_s": 1.0}
 
 
 def test_steps_are_compared_with_those_of_the_same_time():
-    slow = {"what": "pair", "plain": [10.0], "steps": [11.0], "blocked": [1.0]}
-    quick = {"what": "pair", "plain": [1.0], "steps": [1.1], "blocked": [0.1]}
+    slow = {"what": "pair", "plain": [10.0], "steps": [11.0], "blocked": [1.0], "cores": 1}
+    quick = {"what": "pair", "plain": [1.0], "steps": [1.1], "blocked": [0.1], "cores": 1}
     assert figures("busy", [slow, quick, CHECKED])["step_to_none"] == pytest.approx(1.1)
+
+
+def test_a_busy_trainer_with_an_idle_core_beside_it_has_no_figures():
+    pair = {"what": "pair", "plain": [1.0], "steps": [1.1], "blocked": [0.1]}
+    with pytest.raises(ValueError, match="its trainer had 2 cores and computes on 1"):
+        figures("busy", [pair | {"cores": 1}, pair | {"cores": 2}, CHECKED])
+
+
+def test_a_busy_trainer_and_all_that_it_starts_are_pinned_to_one_core(tmp_path):
+    (tmp_path / "script.py").write_text(
+        "import os, subprocess, sys\n"
+        "of = 'import os; print(len(os.sched_getaffinity(0)))'\n"
+        "print(len(os.sched_getaffinity(0)), sys.argv[1:], flush=True)\n"
+        "subprocess.run([sys.executable, '-c', of], check=True)\n"
+    )
+    command = [sys.executable, SCRIPTS / "pinned.py", "1", tmp_path / "script.py", "busy", "sync"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert ran.stdout == "1 ['busy', 'sync']\n1\n"
+
+
+@pytest.mark.parametrize(("job", "pinned"), [(IDLE, False), (BUSY, True)], ids=["idle", "busy"])
+def test_only_a_busy_trainer_is_pinned(job, pinned, tmp_path):
+    (method,) = methods(OURS)
+    (process,) = method.processes(job, tmp_path, "python", [])
+    assert (SCRIPTS / "pinned.py" in process.command) is pinned
 
 
 def test_a_method_that_cannot_run_says_why():
@@ -99,19 +126,33 @@ def test_methods_take_turns_and_one_that_failed_has_none(monkeypatch):
 def test_hpresil_stands_beside_the_floor_the_goal_and_the_best_peer(monkeypatch):
     given(monkeypatch, {COPIES: 0.5, OURS: 2.0, "torch.save": 8.0, DCP: 4.0})
     rows = by_metric(suite.measured("case", IDLE, methods(COPIES, OURS, "torch.save", DCP), repeats=1))
-    ours, theirs, floor = (rows[name, "blocked_s"] for name in (OURS, DCP, COPIES))
+    ours, theirs, floor = (rows[name, "blocked_at_once_s"] for name in (OURS, DCP, COPIES))
     assert (ours.floor, ours.goal, ours.ratio_to_best_peer) == (0.5, 0.025, 0.5)
     assert (theirs.floor, theirs.goal, theirs.ratio_to_best_peer) == (0.5, None, None)
     assert (floor.floor, floor.ratio_to_best_peer) == (None, None)
-    assert rows[OURS, "done_s"].goal is None
+    assert (rows[OURS, "done_s"].floor, rows[OURS, "done_s"].goal) == (0.5, None)
 
 
-def test_the_floor_of_a_busy_trainer_is_the_step_without_snapshots(monkeypatch):
+def test_nobody_has_to_wait_for_a_state_that_changes_later_so_that_has_no_floor(monkeypatch):
+    given(monkeypatch, {COPIES: 0.5, OURS: 2.0})
+    rows = by_metric(suite.measured("case", IDLE, methods(COPIES, OURS), repeats=1))
+    assert (rows[OURS, "blocked_s"].floor, rows[OURS, "blocked_s"].goal) == (None, 0.025)
+
+
+def test_the_step_without_snapshots_is_a_row_and_no_floor_and_no_peer(monkeypatch):
     given(monkeypatch, {NOTHING: 1.0, OURS: 2.0})
     rows = by_metric(suite.measured("case", BUSY, methods(NOTHING, OURS, COPIES), repeats=1))
-    assert (rows[OURS, "step_to_none"].floor, rows[OURS, "step_to_none"].goal) == (1.0, 1.01)
-    assert rows[OURS, "blocked_s"].floor is None
+    assert (rows[OURS, "step_to_none"].floor, rows[OURS, "step_to_none"].goal) == (None, 1.01)
+    assert {one.floor for one in rows.values()} == {None}
+    assert rows[NOTHING, "step_s"].median == 1.0
     assert rows[OURS, "step_s"].ratio_to_best_peer is None
+
+
+def test_the_quick_form_has_small_cases_with_names_of_their_own():
+    quick, whole = suite.jobs(quick=True), suite.jobs(quick=False)
+    assert not set(quick) & set(whole)
+    assert {(job.size, job.steps) for job in quick.values()} == {("256mib", 1), ("5m", 1)}
+    assert set(suite.MEMORY_GIB) == {job.size for job in (quick | whole).values()}
 
 
 def test_what_cannot_run_is_a_row_that_says_why(monkeypatch):
@@ -120,7 +161,30 @@ def test_what_cannot_run_is_a_row_that_says_why(monkeypatch):
     for metric in METRICS["idle"]:
         assert rows[COPIES, metric].why_missing == "no memory"
         assert rows[COPIES, metric].median is None
-        assert rows[OURS, metric].floor is None
+        assert rows[OURS, metric].floor is None, "there is no floor without its figures"
+
+
+def test_the_floor_copies_everything_on_all_cores(trainer, tmp_path, monkeypatch):
+    import take_copies
+
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2})
+    tensors = {f"p{number}": torch.full((8,), float(number)) for number in range(5)}
+    state = trainer.State({}, tmp_path, lambda: tensors)
+    with closing(take_copies.Copies(state)) as floor:
+        trainer.check(state, floor, 1)
+        assert len(floor._others) == 2
+    sys.modules.pop("take_copies")
+
+
+def test_the_quick_form_has_each_method_idle_and_one_of_each_system_busy(monkeypatch):
+    ran = given(monkeypatch, dict.fromkeys([method.name for method in CONTENDERS], 1.0))
+    list(suite.rows("256mib-idle", quick=True))
+    assert ran == [method.name for method in CONTENDERS if method.name != NOTHING]
+    ran.clear()
+    list(suite.rows("5m-busy", quick=True))
+    of = {method.name: method.script[0] for method in CONTENDERS if method.name != COPIES}
+    assert sorted(of[name] for name in ran) == sorted(set(of.values()))
+    assert {OURS, NOTHING} < set(ran)
 
 
 def test_every_method_has_a_script_requirements_and_a_name_of_its_own():
