@@ -51,6 +51,16 @@ def test_without_suspension_as_many_stay_active_as_are_allowed() -> None:
     assert decide(pool, Installed((9, 2), (), frozenset({2, 9})))[1] == (Take((9, 2), False),)
 
 
+def test_an_answer_to_what_was_not_asked_has_no_effect() -> None:
+    event = Installed((1, 2), ((9, 2),), frozenset({1, 2, 9}))
+    pool, _ = decide(Pool(can_suspend=False, keep_active=1), event)
+    assert decide(pool, Suspended((9, 2))) == (pool, ())
+    pool, _ = decide(pool, Made((9, 2)))
+    assert decide(pool, Suspended((9, 2))) == (pool, ())
+    assert decide(pool, Made((9, 2))) == (pool, ())
+    assert decide(pool, Installed((9, 2), (), frozenset({2, 9})))[1] == (Take((9, 2), False),)
+
+
 def test_one_that_fails_is_not_tried_again_before_the_next_view() -> None:
     event = Installed((1, 2), ((9, 2),), frozenset({1, 2, 9}))
     pool, _ = decide(Pool(can_suspend=True), event)

@@ -147,13 +147,14 @@ def after_one_loss(
 def decide(pool: Pool, event: Event) -> tuple[Pool, tuple[Action, ...]]:
     """Return the next state and what to do, in order.
 
-    An event of a stand-in that is not there, because it was taken or aborted, has no effect.
+    An event of a stand-in that is not there, because it was taken or aborted, has no effect, nor has an
+    answer to what was not asked.
     """
     actions: tuple[Action, ...] = ()
     if isinstance(event, Installed):
         pool, actions = _install(pool, event)
-    elif not pool.state(event.members):
-        return pool, ()  # it was taken or aborted meanwhile
+    elif not _expected(pool.state(event.members), event):
+        return pool, ()
     elif isinstance(event, Made):
         state = "suspending" if pool.can_suspend else "ready"
         pool = _put(pool, event.members, state)
@@ -165,6 +166,12 @@ def decide(pool: Pool, event: Event) -> tuple[Pool, tuple[Action, ...]]:
         actions = (Abort(event.members, event.reason),)
     pool, more = _make_next(pool)
     return pool, actions + more
+
+
+def _expected(state: str, event: Made | Suspended | Failed) -> bool:
+    if isinstance(event, Made):
+        return state == "making"
+    return state == "suspending" if isinstance(event, Suspended) else state != ""
 
 
 def _install(pool: Pool, event: Installed) -> tuple[Pool, tuple[Action, ...]]:
