@@ -3,8 +3,8 @@
 # make lint    linters and types alone        make native   builds the native core again after a change
 # make sanitize  the core's own tests (C++, GoogleTest) under the address, undefined-behaviour and thread sanitizers
 # make fuzz    the fuzz targets, FUZZ_SECONDS each (clang 15 or newer with libFuzzer)
-# make bench   the quick form of all benches beside the peers (small cases, each once; 15 minutes on two cores with
-#              the installs of the peers, which come first): tables, JSON, plots
+# make bench   the quick form of all benches beside the peers, which are installed first (small cases, each once):
+#              tables, JSON, plots
 # make tidy    clang-tidy over the native core  make clean    removes .venv and everything that was built
 #
 # Needs Python 3.11 or newer with its headers, g++ and make; CMake and Ninja come from the package index.

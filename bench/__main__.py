@@ -68,22 +68,18 @@ def main() -> int:
         name: import_module(f"bench.{name}.suite")
         for name in ((*SUITES, *MODELS) if args.suite == "all" else (args.suite,))
     }
-    known = dict.fromkeys(
-        part for suite in suites.values() for quick in (False, True) for part in suite.names(quick)
-    )
-    if unknown := set(args.names) - set(known):
-        parser.error(f"no such bench: {', '.join(sorted(unknown))}; there are: {', '.join(known)}")
+    default = [(name, part) for name, suite in suites.items() for part in suite.names(args.quick)]
+    others = [(name, part) for name, suite in suites.items() for part in suite.names(not args.quick)]
+    known = dict.fromkeys([*default, *others])
+    if unknown := set(args.names) - {part for _, part in known}:
+        there = ", ".join(dict.fromkeys(part for _, part in known))
+        parser.error(f"no such bench: {', '.join(sorted(unknown))}; there are: {there}")
+    parts = [(name, part) for name, part in known if part in args.names] if args.names else default
     command = " ".join(["python -m bench", args.suite, *args.names, *(["--quick"] if args.quick else [])])
     about = machine() | {"quick": args.quick, "date": today(), "commit": commit(), "command": command}
     print(rows.caption(about), flush=True)
     if args.trace:
         trace.destination = trace.Timelines(args.trace)
-    parts = [
-        (name, part)
-        for name, suite in suites.items()
-        for part in suite.names(args.quick and not args.names)
-        if not args.names or part in args.names
-    ]
     return run(suites, parts, about, quick=args.quick, file=args.json)
 
 

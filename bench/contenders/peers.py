@@ -25,6 +25,6 @@ def best(contenders: Sequence[Contender], figures: Mapping[str, Sequence[float]]
     for contender in contenders:
         if contender.name.startswith(OURS) or contender.name == BASE or not figures.get(contender.name):
             continue
-        which = "tuned_peer" if getattr(contender, "tuned", False) else "peer"
+        which = "tuned_peer" if contender.tuned else "peer"
         found[which].append(statistics.median(figures[contender.name]))
     return {which: min(those, default=None) for which, those in found.items()}

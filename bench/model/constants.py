@@ -46,9 +46,10 @@ DOWN_GPUS = 2
 
 JOIN_S_PER_GPU = 265.0 / 96_000
 """Setting up communicators with stock NCCL takes about 265 s at 96,000 GPUs (M. Si et al., "Collective
-Communication for 100k+ GPUs", arXiv 2510.20171). One point is known, so a straight line from 0 is an
-assumption: if it grows faster than that, smaller jobs pay less. It is the same for all systems: what hpresil
-has against it (communicators made ahead, or shrunk and grown) has not run on GPUs."""
+Communication for 100k+ GPUs", arXiv 2510.20171; the figure as summaries of the paper have it). One point is
+known, so a straight line from 0 is an assumption; they say that it grows faster, so smaller jobs pay less.
+It is the same for all systems: what hpresil has against it (communicators made ahead, or shrunk and grown)
+has not run on GPUs."""
 
 
 @dataclass(frozen=True)

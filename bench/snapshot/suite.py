@@ -13,12 +13,12 @@ from __future__ import annotations
 import shutil
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from bench.contenders import launched
+from bench.contenders.peers import best
 from bench.contenders.scratch import scratch
-from bench.contenders.turns import take_turns
+from bench.contenders.turns import Turns, take_turns
 from bench.machine import free_gib
 from bench.rows import Row, missing, row
 from bench.snapshot.contenders import CONTENDERS, COPIES, MEMORY, NO_PEERS, OURS, Method, Trainer
@@ -35,7 +35,6 @@ FLOORED = {("idle", "blocked_at_once_s"), ("idle", "done_s")}
 """What a copy of everything has to be in."""
 MEMORY_GIB = {"1gib": 8.0, "50m": 5.0, "256mib": 3.0, "5m": 2.0}
 """What one process and its files take."""
-Taken = dict[str, list[dict[str, float]]]
 
 
 def jobs(quick: bool) -> dict[str, Trainer]:
@@ -67,8 +66,7 @@ def measured(case: str, job: Trainer, methods: Sequence[Method], *, repeats: int
             if method.name in turns.why:
                 yield missing(SUITE, case, method.name, metric, unit, why=turns.why[method.name])
             else:
-                made = _row(case, job.does, method.name, metric, unit, turns.taken)
-                yield replace(made, note=turns.notes.get(method.name))
+                yield _row(case, job.does, method.name, metric, unit, there, turns)
 
 
 def run(method: Method, job: Trainer) -> dict[str, float]:
@@ -95,20 +93,27 @@ def _place(need_gib: float) -> Path | None:
     return MEMORY if roomy else None
 
 
-def _row(case: str, does: str, name: str, metric: str, unit: str, taken: Taken) -> Row:
-    def of(who: str) -> list[float]:
-        return [each[metric] for each in taken[who]]
-
-    floored = (does, metric) in FLOORED and COPIES in taken and name != COPIES
-    peers = [statistics.median(of(who)) for who in taken if who not in NO_PEERS]
+def _row(
+    case: str,
+    does: str,
+    name: str,
+    metric: str,
+    unit: str,
+    methods: Sequence[Method],
+    turns: Turns[dict[str, float]],
+) -> Row:
+    found = {who: [each[metric] for each in those] for who, those in turns.taken.items()}
+    floored = (does, metric) in FLOORED and COPIES in found and name != COPIES
+    peers = [method for method in methods if method.name not in NO_PEERS]
     return row(
         SUITE,
         case,
         name,
         metric=metric,
         unit=unit,
-        figures=of(name),
-        floor=statistics.median(of(COPIES)) if floored else None,
+        figures=found[name],
+        floor=statistics.median(found[COPIES]) if floored else None,
         goal=GOALS.get((does, metric)) if name == OURS else None,
-        peer=min(peers, default=None) if name == OURS else None,
+        note=turns.notes.get(name),
+        **(best(peers, found) if name == OURS else {}),
     )

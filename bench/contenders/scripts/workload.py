@@ -12,7 +12,6 @@ processes of a machine share. Needs torch and nothing else, so it runs in every 
 import json
 import mmap
 import os
-import resource
 import signal
 import struct
 import time
@@ -133,9 +132,7 @@ class Marks:
 
     def step(self, step: int, *, rank: int | None, world: int, parts: dict[int, str]) -> None:
         """A step is done; ``parts``: the bits of the loss of each part that this process put into it."""
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        cpu_s = used.ru_utime + used.ru_stime
-        self.add("step", step=step, rank=rank, world=world, parts=parts, cpu_s=cpu_s, peak_kib=used.ru_maxrss)
+        self.add("step", step=step, rank=rank, world=world, parts=parts)
 
 
 def resident(gib: float) -> mmap.mmap:

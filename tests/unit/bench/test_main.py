@@ -111,6 +111,9 @@ def of_command(monkeypatch, *arguments):
 def test_any_case_may_be_named_with_quick_and_one_is_run_if_none_is(monkeypatch):
     hang = [("recovery", "hang-50m-2+1")]
     assert of_command(monkeypatch, "recovery", "hang-50m-2+1", "--quick") == (0, [(hang, True)])
+    small = [("snapshot", "5m-busy")]
+    for quick in ([], ["--quick"]):
+        assert of_command(monkeypatch, "snapshot", "5m-busy", *quick) == (0, [(small, bool(quick))])
     default = [("recovery", "sigkill-5m-2+1")]
     assert of_command(monkeypatch, "recovery", "--quick") == (0, [(default, True)])
     _, ((all_parts, quick),) = of_command(monkeypatch, "recovery")
